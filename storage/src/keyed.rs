@@ -1,0 +1,66 @@
+//! The [`KeyedStore`] seam: an ordered map on disk, for state machines that do not live in memory.
+//!
+//! Off the acknowledgement path: a write is applied at once and becomes durable at the next [`KeyedStore::persist`]. Every
+//! batch is atomic and survives whole or not at all; after a crash the store is some whole-batch prefix at or after the
+//! last persist. The applied raft index travels in the batch that it belongs to.
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+/// Changes that take effect together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Key and new value, or `None` to remove the key. Later entries win.
+    pub writes: Vec<(Bytes, Option<Bytes>)>,
+}
+
+/// Why the keyed store failed.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KeyedError {
+    /// The engine or the disk failed; the store must be reopened, and rebuilt from a peer if that fails.
+    #[error("keyed store failed: {0}")]
+    Fault(String),
+    /// The store has been closed.
+    #[error("keyed store is closed")]
+    Closed,
+    /// A key or value beyond the limits.
+    #[error("keyed store refuses {what} of {size_bytes} bytes")]
+    TooLarge {
+        /// "key" or "value".
+        what: &'static str,
+        /// Its size.
+        size_bytes: usize,
+    },
+}
+
+/// One namespace (a group) of the keyed store of a node.
+pub trait KeyedStore: Clone + Send + Sync + 'static {
+    /// The value of a key. Values larger than the engine likes are split and joined inside.
+    fn get(&self, key: &[u8]) -> impl Future<Output = Result<Option<Bytes>, KeyedError>> + Send;
+
+    /// Up to `limit` pairs with keys in `from..to` (`to` empty: no upper end), in order.
+    fn range(&self, from: &[u8], to: &[u8], limit: usize)
+    -> impl Future<Output = Result<Vec<(Bytes, Bytes)>, KeyedError>> + Send;
+
+    /// Applies a batch atomically. Returns when it is visible, not when it is durable.
+    fn apply(&self, batch: Batch) -> impl Future<Output = Result<(), KeyedError>> + Send;
+
+    /// Returns when everything applied before the call is on disk, in truth.
+    fn persist(&self) -> impl Future<Output = Result<(), KeyedError>> + Send;
+
+    /// An exact view of this moment: later writes do not show in it. At most one at a time per namespace.
+    fn snapshot(&self) -> impl Future<Output = Result<Box<dyn KeyedSnapshot>, KeyedError>> + Send;
+
+    /// Replaces the whole content by what the source yields, in one synced step: a crash leaves the old or the new content.
+    fn install(&self, source: Box<dyn KeyedSnapshot>) -> impl Future<Output = Result<(), KeyedError>> + Send;
+}
+
+/// A stream of pairs in key order.
+pub trait KeyedSnapshot: Send {
+    /// The next pairs, at most about `max_bytes` of them; empty at the end.
+    fn next(
+        &mut self,
+        max_bytes: usize,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<(Bytes, Bytes)>, KeyedError>> + Send + '_>>;
+}
