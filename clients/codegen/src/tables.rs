@@ -79,8 +79,8 @@ fn limit_table() -> String {
     let rows: [(&str, u64, &str, &str); 20] = [
         ("message from a client", limits::CLIENT_MESSAGE_MAX_BYTES as u64, "bytes", "`TooLarge`"),
         ("inputs in one `Commands`", limits::INPUTS_PER_MESSAGE_MAX as u64, "", "`TooLarge`"),
-        ("`Input.duration_ms`", limits::INPUT_MAX_MS.into(), "ms", "`TooLarge`"),
-        ("`Action.body`", limits::ACTION_MAX_BYTES as u64, "bytes", "`TooLarge`"),
+        ("`Input.duration_ms`", limits::INPUT_MAX_MS.into(), "ms", "counts as the most"),
+        ("`Action.body`", limits::ACTION_MAX_BYTES as u64, "bytes", "has no effect"),
         ("`Hello.client_name`", limits::CLIENT_NAME_MAX_BYTES as u64, "bytes", "`TooLarge`"),
         ("`SignIn.character_name`", limits::NAME_MAX_BYTES as u64, "bytes", "`BadName`"),
         ("`resume_secret`, exactly", limits::RESUME_SECRET_BYTES as u64, "bytes", "`BadResume`"),
