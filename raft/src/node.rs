@@ -1,0 +1,323 @@
+//! All groups of one node: opening and recovering them, their connections, and the order in which they are persisted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use marchland_proto::net::{ClusterSecurity, Transport};
+use marchland_storage::raft_log::RaftLog;
+use marchland_types::{GroupId, LogIndex, ReplicaId};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::AbortHandle;
+
+use crate::api::{Machine, MachineFault};
+use crate::group::{Group, GroupInner};
+use crate::link::{LinkError, connector};
+use crate::log_store::{AnyLog, FatalCell, LogStore, reconcile};
+use crate::machine::{MachineAdapter, MachineState};
+use crate::network::{Factory, Links};
+use crate::options::{BadOptions, Limits, NodeOptions, Timings};
+use crate::scheduler;
+use crate::service::RaftService;
+use crate::snapshots;
+use crate::types::Raft;
+
+/// Why a group could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is open already.
+    #[error("{0} is open already")]
+    AlreadyOpen(GroupId),
+    /// The node is stopping.
+    #[error("{0} can not be opened: node is stopping")]
+    Stopping(GroupId),
+    /// The state machine's store is older than what is left in the log. See [`RaftNode::rebuild_group`].
+    #[error("{group} was restored to {restored:?}, but its log begins after {purged}: its state must come from a peer")]
+    StateLost {
+        /// The group.
+        group: GroupId,
+        /// What the state machine holds.
+        restored: Option<LogIndex>,
+        /// The last entry that is gone from the log.
+        purged: LogIndex,
+    },
+    /// No peer gave a snapshot.
+    #[error("no peer has a snapshot of {group}: {reason}")]
+    NoSnapshot {
+        /// The group.
+        group: GroupId,
+        /// What the last peer said.
+        reason: String,
+    },
+    /// The state machine failed.
+    #[error(transparent)]
+    Machine(#[from] MachineFault),
+    /// The log failed, or holds something unreadable.
+    #[error("{group} can not be recovered: {reason}")]
+    Recovery {
+        /// The group.
+        group: GroupId,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// What the parts of a node share.
+pub(crate) struct NodeInner {
+    options: NodeOptions,
+    log: Arc<dyn AnyLog>,
+    links: Arc<Links>,
+    groups: Mutex<BTreeMap<GroupId, Slot>>,
+    fatal: Arc<FatalCell>,
+    closing: watch::Sender<bool>,
+    received: Arc<Semaphore>,
+    fetched: Arc<Semaphore>,
+    scheduler: Mutex<Option<AbortHandle>>,
+}
+
+enum Slot {
+    Opening,
+    Open(Arc<GroupInner>),
+}
+
+impl NodeInner {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<GroupId, Slot>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn group(&self, id: GroupId) -> Option<Arc<GroupInner>> {
+        match self.slots().get(&id) {
+            Some(Slot::Open(group)) => Some(group.clone()),
+            Some(Slot::Opening) | None => None,
+        }
+    }
+
+    pub(crate) fn groups(&self) -> Vec<Arc<GroupInner>> {
+        let slots = self.slots();
+        slots.values().filter_map(|slot| if let Slot::Open(group) = slot { Some(group.clone()) } else { None }).collect()
+    }
+
+    pub(crate) fn forget(&self, id: GroupId) {
+        self.slots().remove(&id);
+    }
+
+    pub(crate) fn me(&self) -> ReplicaId {
+        self.options.replica()
+    }
+
+    pub(crate) fn issued(&self, replica: ReplicaId) -> bool {
+        self.options.addresses.issued(replica)
+    }
+
+    pub(crate) fn timings(&self) -> &Timings {
+        &self.options.timings
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    pub(crate) fn received(&self) -> Arc<Semaphore> {
+        self.received.clone()
+    }
+
+    pub(crate) fn fetched(&self) -> Arc<Semaphore> {
+        self.fetched.clone()
+    }
+
+    async fn open(self: &Arc<Self>, id: GroupId, machine: Arc<dyn Machine>) -> Result<Arc<GroupInner>, OpenError> {
+        let recovery = |reason: String| OpenError::Recovery { group: id, reason };
+        let store = LogStore::new(id, self.log.clone(), self.fatal.clone());
+        let restored = machine.restored().await?;
+        let purged = store.state().purged;
+        if let Some(purged) = purged
+            && restored.position.is_none_or(|p| p.index < purged.index)
+        {
+            let restored = restored.position.map(|p| p.index);
+            return Err(OpenError::StateLost { group: id, restored, purged: purged.index });
+        }
+        if let Some(applied) = restored.position {
+            reconcile(&store, applied).await.map_err(|e| recovery(e.to_string()))?;
+        }
+        let state = MachineState::new(id, machine, restored, store.progress()).map_err(|e| recovery(e.to_string()))?;
+        let state = Arc::new(state);
+        let config = self.options.config(id).map_err(|e| recovery(e.to_string()))?;
+        let factory = Factory { group: id, links: self.links.clone() };
+        let me = self.me().0;
+        // Replays what was committed above the restored state, before it returns.
+        let raft = Raft::new(me, config, factory, store.clone(), MachineAdapter(state.clone())).await;
+        let raft = raft.map_err(|e| recovery(state.fault().borrow().clone().unwrap_or_else(|| e.to_string())))?;
+        state.start();
+        Ok(GroupInner::new(self, state, store, raft))
+    }
+}
+
+/// The raft of one node.
+#[derive(Clone)]
+pub struct RaftNode(Arc<NodeInner>);
+
+impl RaftNode {
+    /// Starts without any group open. Must be called within a tokio runtime.
+    pub fn start<T: Transport, L: RaftLog>(
+        options: NodeOptions,
+        transport: &T,
+        security: &ClusterSecurity,
+        log: L,
+    ) -> Result<Self, BadOptions> {
+        options.validate()?;
+        let me = options.replica();
+        let connector = connector(transport, security);
+        let links = Links::new(me, options.timings.clone(), options.limits.clone(), options.addresses.clone(), connector);
+        let at_once = options.limits.snapshots_at_once;
+        let inner = Arc::new(NodeInner {
+            options,
+            log: Arc::new(log),
+            links: Arc::new(links),
+            groups: Mutex::default(),
+            fatal: Arc::new(FatalCell::new(None)),
+            closing: watch::Sender::new(false),
+            received: Arc::new(Semaphore::new(at_once)),
+            fetched: Arc::new(Semaphore::new(at_once)),
+            scheduler: Mutex::default(),
+        });
+        let task = tokio::spawn(scheduler::run(Arc::downgrade(&inner))).abort_handle();
+        *inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        Ok(Self(inner))
+    }
+
+    /// This node's replica id.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.0.me()
+    }
+
+    /// Every group that the log knows, open or not, sorted: a node opens all of them at its start.
+    #[must_use]
+    pub fn known_groups(&self) -> Vec<GroupId> {
+        self.0.log.groups()
+    }
+
+    /// Opens a group: restores, replays what was committed, and takes part from then on.
+    ///
+    /// A group whose log is empty waits to be initialised, or to be added as a learner.
+    pub async fn open_group(&self, id: GroupId, machine: Arc<dyn Machine>) -> Result<Group, OpenError> {
+        self.enter(id)?;
+        self.finish(id, self.0.open(id, machine).await).await
+    }
+
+    /// Opens a group whose state machine lost its store while log and vote are whole: the first of `peers` that gives a
+    /// snapshot not older than the log restores it. Nothing is fetched when nothing is missing.
+    pub async fn rebuild_group(&self, id: GroupId, machine: Arc<dyn Machine>, peers: &[ReplicaId]) -> Result<Group, OpenError> {
+        self.enter(id)?;
+        let opened = match self.0.open(id, machine.clone()).await {
+            Err(OpenError::StateLost { purged, .. }) => match self.refill(id, &machine, peers, purged).await {
+                Ok(()) => self.0.open(id, machine).await,
+                Err(error) => Err(error),
+            },
+            opened => opened,
+        };
+        self.finish(id, opened).await
+    }
+
+    async fn refill(
+        &self,
+        id: GroupId,
+        machine: &Arc<dyn Machine>,
+        peers: &[ReplicaId],
+        purged: LogIndex,
+    ) -> Result<(), OpenError> {
+        let mut reason = "there are no peers".to_owned();
+        for peer in peers.iter().filter(|peer| **peer != self.0.me()) {
+            match self.fetch(id, *peer).await {
+                Ok(snapshot) if snapshot.applied.position.is_some_and(|p| p.index >= purged) => {
+                    tracing::warn!(group = %id, %peer, at = ?snapshot.applied.position, "state rebuilt from a peer");
+                    return Ok(machine.install(snapshot).await?);
+                }
+                Ok(snapshot) => {
+                    reason = format!("replica {peer} is at {:?}, {purged} is needed", snapshot.applied.position);
+                }
+                Err(error) => reason = format!("replica {peer}: {error}"),
+            }
+        }
+        Err(OpenError::NoSnapshot { group: id, reason })
+    }
+
+    async fn fetch(&self, id: GroupId, peer: ReplicaId) -> Result<crate::api::Snapshot, LinkError> {
+        let channel = self.0.links.snapshot_channel(peer)?;
+        let limits = self.0.limits();
+        snapshots::fetch(channel, id, self.0.me(), peer, self.0.timings(), limits.snapshot_bytes).await
+    }
+
+    fn enter(&self, id: GroupId) -> Result<(), OpenError> {
+        if *self.0.closing.borrow() {
+            return Err(OpenError::Stopping(id));
+        }
+        let mut slots = self.0.slots();
+        if slots.contains_key(&id) {
+            return Err(OpenError::AlreadyOpen(id));
+        }
+        slots.insert(id, Slot::Opening);
+        Ok(())
+    }
+
+    async fn finish(&self, id: GroupId, opened: Result<Arc<GroupInner>, OpenError>) -> Result<Group, OpenError> {
+        let group = match opened {
+            Ok(group) => group,
+            Err(error) => {
+                self.0.forget(id);
+                return Err(error);
+            }
+        };
+        if *self.0.closing.borrow() {
+            self.0.forget(id);
+            group.stop().await;
+            return Err(OpenError::Stopping(id));
+        }
+        self.0.slots().insert(id, Slot::Open(group.clone()));
+        Ok(Group(group))
+    }
+
+    /// An open group.
+    #[must_use]
+    pub fn group(&self, id: GroupId) -> Option<Group> {
+        self.0.group(id).map(Group)
+    }
+
+    /// Every open group, sorted by id.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        self.0.groups().into_iter().map(Group).collect()
+    }
+
+    /// What peers call.
+    #[must_use]
+    pub fn service(&self) -> RaftService {
+        RaftService(self.0.clone())
+    }
+
+    /// Resolves, with the reason, when the log was poisoned: the node must stop, and recovers by a restart.
+    pub async fn fatal(&self) -> String {
+        let mut fatal = self.0.fatal.subscribe();
+        match fatal.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender lives as long as this node.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stops every group and connection. Log and state stay; nothing is persisted that is not durable already.
+    pub async fn shutdown(&self) {
+        self.0.closing.send_replace(true);
+        let scheduler = self.0.scheduler.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(scheduler) = scheduler {
+            scheduler.abort();
+        }
+        let groups = self.0.groups();
+        futures::future::join_all(groups.iter().map(|group| group.stop())).await;
+        self.0.slots().clear();
+        self.0.links.close();
+    }
+}
