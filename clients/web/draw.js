@@ -9,14 +9,14 @@ const OPEN_TILE_M = 2;
 export const KIND = Object.freeze({ character: 1, ore: 2, item: 3 });
 
 const GROUND = {
-  ground: ['#8fb573', '#89af6e'],
-  grass: ['#8fb573', '#89af6e'],
-  meadow: ['#9dbf78', '#96b973'],
-  forest: ['#5f8f5c', '#588756'],
-  path: ['#d3bf94', '#cdb88b'],
+  ground: ['#8fb573', '#8cb270'],
+  grass: ['#8fb573', '#8cb270'],
+  meadow: ['#9dbf78', '#9abc75'],
+  forest: ['#5f8f5c', '#5c8b59'],
+  path: ['#d3bf94', '#d0bb90'],
   sand: ['#e2d2a2', '#dccb99'],
-  floor: ['#c4a582', '#bd9d79'],
-  water: ['#5a9bc0', '#5596bb'],
+  floor: ['#c4a582', '#c0a17d'],
+  water: ['#5a9bc0', '#5899be'],
   rock: ['#80868a', '#787e82'],
   wall: ['#6f665f', '#686059'],
   building: ['#8c6450', '#845d4a'],

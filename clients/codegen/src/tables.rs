@@ -79,8 +79,8 @@ fn limit_table() -> String {
     let rows: [(&str, u64, &str, &str); 20] = [
         ("message from a client", limits::CLIENT_MESSAGE_MAX_BYTES as u64, "bytes", "`TooLarge`"),
         ("inputs in one `Commands`", limits::INPUTS_PER_MESSAGE_MAX as u64, "", "`TooLarge`"),
-        ("`Input.duration_ms`", limits::INPUT_MAX_MS.into(), "ms", "counts as the most"),
-        ("`Action.body`", limits::ACTION_MAX_BYTES as u64, "bytes", "has no effect"),
+        ("`Input.duration_ms`", limits::INPUT_MAX_MS.into(), "ms", "`TooLarge`"),
+        ("`Action.body`", limits::ACTION_MAX_BYTES as u64, "bytes", "`TooLarge`"),
         ("`Hello.client_name`", limits::CLIENT_NAME_MAX_BYTES as u64, "bytes", "`TooLarge`"),
         ("`SignIn.character_name`", limits::NAME_MAX_BYTES as u64, "bytes", "`BadName`"),
         ("`resume_secret`, exactly", limits::RESUME_SECRET_BYTES as u64, "bytes", "`BadResume`"),
@@ -92,10 +92,10 @@ fn limit_table() -> String {
         ("time to `Hello`", limits::HELLO_DEADLINE_MS, "ms", "`IdleTimeout`"),
         ("time to its answer", limits::JOIN_DEADLINE_MS, "ms", "`Unavailable`"),
         ("silence of a client", limits::IDLE_TIMEOUT_MS, "ms", "`IdleTimeout`"),
-        ("linger after a lost socket", limits::LINGER_MS, "ms", "then `BadResume`"),
-        ("moves queued in the region", limits::QUEUED_MOVES_MAX as u64, "", "the next is dropped"),
-        ("replies that wait for acknowledgement", limits::KEPT_REPLIES_MAX as u64, "", "see *replies*"),
-        ("bytes of those", limits::KEPT_REPLIES_MAX_BYTES as u64, "bytes", "see *replies*"),
+        ("linger after a lost socket", limits::LINGER_MS, "ms", "the character leaves the world"),
+        ("moves queued in the region", limits::QUEUED_MOVES_MAX as u64, "", "a reply `TooMany`"),
+        ("replies that wait for acknowledgement", limits::KEPT_REPLIES_MAX as u64, "", "`TooMany`"),
+        ("bytes of those", limits::KEPT_REPLIES_MAX_BYTES as u64, "bytes", "`TooMany`"),
         ("entities in view", limits::VISIBLE_MAX as u64, "", "nearest and most important first"),
     ];
     let mut table = String::from("| what | at most | beyond it |\n|---|---|---|\n");
