@@ -1,0 +1,160 @@
+//! What happened, in the words that the invariants speak.
+//!
+//! Observers inside the simulated machines and in the driver tell facts; each is a line of the trace, and each invariant sees
+//! all of them in order. What a ghost tells (see [`crate::machine`]) is not heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use marchland_types::{CommandSeq, GroupId, ItemId, LogIndex, Position, RegionId, ReplicaId, ReplySeq, Term, Tick};
+
+use crate::oracle;
+
+/// Who gave a command: a player of the full stack, or a writer of a smaller scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClientId(pub u64);
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}", self.0)
+    }
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// A replica became its group's leader.
+    Leads {
+        /// The group.
+        group: GroupId,
+        /// In which term.
+        term: Term,
+        /// Who.
+        replica: ReplicaId,
+    },
+    /// A replica applied an entry.
+    Applied {
+        /// The group.
+        group: GroupId,
+        /// Who.
+        replica: ReplicaId,
+        /// Which entry.
+        position: Position,
+        /// A digest of the entry's payload.
+        digest: u64,
+    },
+    /// A replica's state had this hash at this moment of the group's own time (tick, or log index).
+    StateHash {
+        /// The group.
+        group: GroupId,
+        /// Who.
+        replica: ReplicaId,
+        /// When.
+        at: u64,
+        /// The hash.
+        hash: u64,
+    },
+    /// A client was told that a command is done.
+    Acknowledged {
+        /// Who gave it.
+        client: ClientId,
+        /// Which one.
+        seq: CommandSeq,
+    },
+    /// A client received a frame.
+    Shown {
+        /// Who.
+        client: ClientId,
+        /// Of which region.
+        region: RegionId,
+        /// Of which tick.
+        tick: Tick,
+        /// Every command up to here was committed, it said.
+        applied: CommandSeq,
+    },
+    /// A client received a numbered reply.
+    Replied {
+        /// Who.
+        client: ClientId,
+        /// The reply's number.
+        reply: ReplySeq,
+        /// Digest of what it said.
+        digest: u64,
+    },
+    /// At the end: what a replica holds.
+    Final(FinalState),
+    /// At the end: a client lives, and this many frames reached it in the quiet phase.
+    Served {
+        /// Who.
+        client: ClientId,
+        /// Frames, or acknowledgements in scenarios without frames.
+        times: u64,
+    },
+}
+
+/// What a replica holds when the run ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FinalState {
+    /// The group.
+    pub group: GroupId,
+    /// Who.
+    pub replica: ReplicaId,
+    /// Last entry applied.
+    pub applied: LogIndex,
+    /// Hash of the state.
+    pub hash: u64,
+    /// Commands in the history, one by one, with how often each was applied.
+    pub commands: BTreeMap<(ClientId, CommandSeq), u32>,
+    /// Commands of a client that are in the history up to a number without gaps.
+    pub applied_up_to: BTreeMap<ClientId, CommandSeq>,
+    /// Every copy of every unique item.
+    pub items: Vec<ItemId>,
+    /// Items that were ever made and not destroyed.
+    pub items_expected: Option<u64>,
+    /// Clients with a session there.
+    pub sessions: BTreeSet<ClientId>,
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leads { group, term, replica } => write!(f, "{replica} leads {group} in term {term}"),
+            Self::Applied { group, replica, position, digest } => {
+                write!(f, "{replica} applied {position} of {group}: {digest:016x}")
+            }
+            Self::StateHash { group, replica, at, hash } => write!(f, "{replica} state of {group} at {at}: {hash:016x}"),
+            Self::Acknowledged { client, seq } => write!(f, "{client} was told that {seq} is done"),
+            Self::Shown { client, region, tick, applied } => {
+                write!(f, "{client} sees tick {tick} of region {region}, applied {applied}")
+            }
+            Self::Replied { client, reply, digest } => write!(f, "{client} has reply {reply}: {digest:016x}"),
+            Self::Final(state) => write!(
+                f,
+                "{} ends {} at {} with {:016x}: {} commands, {} sessions, {} items",
+                state.replica,
+                state.group,
+                state.applied,
+                state.hash,
+                state.commands.len() + state.applied_up_to.len(),
+                state.sessions.len(),
+                state.items.len()
+            ),
+            Self::Served { client, times } => write!(f, "{client} was served {times} times in the quiet phase"),
+        }
+    }
+}
+
+/// Tells a fact: to the trace, and to every invariant.
+pub fn tell(fact: &Fact) {
+    if crate::machine::is_ghost() {
+        return;
+    }
+    crate::trace_line!("{fact}");
+    oracle::hear(fact);
+}
+
+/// FNV-1a, for digests in facts.
+#[must_use]
+pub fn digest(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}

@@ -1,0 +1,57 @@
+//! What must always hold, one file each. To add one: a file here, a line in [`all`], and a test in its file of a history that it
+//! must refuse.
+
+mod acknowledged_kept;
+mod applied_once;
+mod frames_forward;
+mod items_unique;
+mod one_leader;
+mod replicas_agree;
+mod replies_in_order;
+mod same_entry;
+mod served_at_end;
+
+use crate::fact::Fact;
+
+/// A property of the whole run.
+pub trait Invariant {
+    /// As it stands in reports.
+    fn name(&self) -> &'static str;
+
+    /// Takes a fact in; an error says what was found and what was expected.
+    fn hear(&mut self, fact: &Fact) -> Result<(), String>;
+
+    /// The last word, after the final facts.
+    fn conclude(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Every invariant, at its beginning. Those whose facts a scenario does not tell hold trivially.
+#[must_use]
+pub fn all() -> Vec<Box<dyn Invariant>> {
+    vec![
+        Box::<one_leader::OneLeader>::default(),
+        Box::<same_entry::SameEntry>::default(),
+        Box::<replicas_agree::ReplicasAgree>::default(),
+        Box::<acknowledged_kept::AcknowledgedKept>::default(),
+        Box::<applied_once::AppliedOnce>::default(),
+        Box::<frames_forward::FramesForward>::default(),
+        Box::<replies_in_order::RepliesInOrder>::default(),
+        Box::<items_unique::ItemsUnique>::default(),
+        Box::<served_at_end::ServedAtEnd>::default(),
+    ]
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use super::*;
+
+    /// What the invariant says of a whole history.
+    pub(crate) fn verdict(mut invariant: impl Invariant, history: &[Fact]) -> Result<(), String> {
+        for fact in history {
+            invariant.hear(fact)?;
+        }
+        invariant.conclude()
+    }
+}

@@ -1,0 +1,63 @@
+//! Replicas have equal states at equal moments of their group's own time, whether they restored a checkpoint or not; at the end
+//! all of them have caught up to the same moment.
+
+use std::collections::BTreeMap;
+
+use marchland_types::{GroupId, LogIndex, ReplicaId};
+
+use super::Invariant;
+use crate::fact::{Fact, FinalState};
+
+#[derive(Default)]
+pub(super) struct ReplicasAgree {
+    hashes: BTreeMap<(GroupId, u64), (u64, ReplicaId)>,
+    finals: BTreeMap<GroupId, (LogIndex, u64, ReplicaId)>,
+}
+
+impl Invariant for ReplicasAgree {
+    fn name(&self) -> &'static str {
+        "replicas-agree"
+    }
+
+    fn hear(&mut self, fact: &Fact) -> Result<(), String> {
+        match fact {
+            Fact::StateHash { group, replica, at, hash } => {
+                let (seen, by) = *self.hashes.entry((*group, *at)).or_insert((*hash, *replica));
+                if seen == *hash {
+                    return Ok(());
+                }
+                Err(format!("{group} at {at}: {by} has {seen:016x}, {replica} has {hash:016x}"))
+            }
+            Fact::Final(FinalState { group, replica, applied, hash, .. }) => {
+                let (at, seen, by) = *self.finals.entry(*group).or_insert((*applied, *hash, *replica));
+                if (at, seen) == (*applied, *hash) {
+                    return Ok(());
+                }
+                Err(format!("{group} ends at {at} with {seen:016x} on {by}, at {applied} with {hash:016x} on {replica}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::verdict;
+    use super::*;
+
+    #[test]
+    fn different_hashes_at_one_moment_are_found() {
+        let hash = |replica, at, hash| Fact::StateHash { group: GroupId(1), replica: ReplicaId(replica), at, hash };
+        assert_eq!(verdict(ReplicasAgree::default(), &[hash(1, 5, 9), hash(2, 5, 9), hash(1, 6, 8)]), Ok(()));
+        assert!(verdict(ReplicasAgree::default(), &[hash(1, 5, 9), hash(1, 6, 8), hash(2, 6, 9)]).is_err());
+    }
+
+    #[test]
+    fn a_replica_that_did_not_catch_up_is_found() {
+        let end = |replica, applied| {
+            Fact::Final(FinalState { replica: ReplicaId(replica), applied: LogIndex(applied), ..FinalState::default() })
+        };
+        assert_eq!(verdict(ReplicasAgree::default(), &[end(1, 7), end(2, 7)]), Ok(()));
+        assert!(verdict(ReplicasAgree::default(), &[end(1, 7), end(2, 6)]).is_err());
+    }
+}

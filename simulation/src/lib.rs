@@ -1,0 +1,34 @@
+//! Marchland's own code, a whole cluster of it, in one process under a seed.
+//!
+//! Nodes, edges and clients run as they are released; only the seams differ: network, disk, keyed store, clock, entropy. The same
+//! seed gives the same run, down to the last event of every library, so whatever goes wrong can be looked at again.
+//!
+//! - [`interpose`] takes clock, entropy and threads away from the simulation's thread; [`run`] and [`process`] give every seed a
+//!   fresh thread in a fresh process.
+//! - [`world`] has the machines ([`machine`], [`hardware`]) and the network between them ([`net`]); [`seams`] are their clocks and
+//!   entropy, [`seed`] where everything random comes from.
+//! - [`fault`] is what can go wrong, [`plan`] when it does, [`point`] the statements at which power may fail; [`director`] makes a
+//!   plan happen.
+//! - [`fact`] is what happened, [`invariant`] what must hold of it, [`oracle`] brings the two together, [`trace`] writes it down.
+//! - [`scenario`] puts all of it together. A new fault, invariant or scenario is one file and a line in its table.
+
+pub mod director;
+pub mod fact;
+pub mod fault;
+pub mod hardware;
+pub mod interpose;
+pub mod invariant;
+pub mod machine;
+pub mod net;
+pub mod oracle;
+pub mod panics;
+pub mod plan;
+pub mod point;
+pub mod process;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod seams;
+pub mod seed;
+pub mod trace;
+pub mod world;

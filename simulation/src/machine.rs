@@ -1,0 +1,167 @@
+//! A simulated machine, which one runs at this moment, and whether it still has power.
+//!
+//! All machines share one thread, a turn each. Whoever is called from inside one (a crash point, an observer, the trace) learns
+//! whose turn it is from the tokio runtime that is entered: every boot of a machine has its own.
+//!
+//! Code can not be stopped in the middle of a function, so a machine that loses power there runs on for a moment as a *ghost*: its
+//! disk image is already taken, nothing it sends leaves it, and nothing it reports is heard.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::hardware::Hardware;
+use crate::seed::Seed;
+
+/// Whether one boot of a machine still has power. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Power(Arc<AtomicBool>);
+
+impl Power {
+    /// Power that is on.
+    #[must_use]
+    pub fn on() -> Self {
+        Self(Arc::new(AtomicBool::new(true)))
+    }
+
+    /// Whether it is still on.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes it away for good: the next boot has its own.
+    pub fn cut(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A machine's name: `n1`, `edge`, `ann`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MachineName(Rc<str>);
+
+impl MachineName {
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for MachineName {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl fmt::Display for MachineName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// What a machine is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its software runs.
+    Running,
+    /// It has lost power and is a ghost, for this many more steps.
+    Ghost {
+        /// Steps until it is taken down.
+        steps_left: u32,
+    },
+    /// Its software returned by itself; the reason if that was an error.
+    Exited(Result<(), String>),
+    /// It is down: killed, or (`dark`) without power, so that it answers nobody.
+    Down {
+        /// Whether the network is silent towards it as well.
+        dark: bool,
+    },
+}
+
+/// A machine. Its hardware outlives its boots.
+pub(crate) struct Machine {
+    pub(crate) name: MachineName,
+    pub(crate) seed: Seed,
+    pub(crate) boots: Cell<u32>,
+    pub(crate) power: RefCell<Power>,
+    pub(crate) phase: RefCell<Phase>,
+    pub(crate) hardware: RefCell<Hardware>,
+}
+
+/// Steps that a ghost still runs: what it sent before must leave the network first.
+const GHOST_STEPS: u32 = 2;
+
+impl Machine {
+    pub(crate) fn new(name: &str, seed: Seed) -> Rc<Self> {
+        Rc::new(Self {
+            name: name.into(),
+            seed,
+            boots: Cell::new(0),
+            power: RefCell::new(Power::on()),
+            phase: RefCell::new(Phase::Running),
+            hardware: RefCell::new(Hardware::new(seed, name)),
+        })
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        *self.phase.borrow() == Phase::Running
+    }
+
+    /// Power fails at this very moment. May be called by the machine's own code. `false` if it was not running.
+    pub(crate) fn cut_power(&self, why: fmt::Arguments<'_>) -> bool {
+        if !self.is_running() {
+            return false;
+        }
+        crate::trace_line!("POWER LOSS of {} {why}", self.name);
+        self.power.borrow().cut();
+        let chance = self.seed.number(&format!("power loss {} {}", self.name, self.boots.get()));
+        self.hardware.borrow_mut().take_image_after_power_loss(chance);
+        self.phase.replace(Phase::Ghost { steps_left: GHOST_STEPS });
+        true
+    }
+}
+
+thread_local! {
+    static RUNNING: RefCell<Vec<(tokio::runtime::Id, Rc<Machine>)>> = const { RefCell::new(Vec::new()) };
+    /// Set while the driver takes a machine's tasks down: destructors are not the machine's doing.
+    static BURYING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Called by a machine's first task at each boot.
+pub(crate) fn booted(machine: &Rc<Machine>) {
+    let runtime = tokio::runtime::Handle::current().id();
+    RUNNING.with(|running| {
+        let mut running = running.borrow_mut();
+        running.retain(|(id, other)| *id != runtime && other.name != machine.name);
+        running.push((runtime, machine.clone()));
+    });
+}
+
+/// Runs `take_down` while nothing that is reported is heard.
+pub(crate) fn bury<R>(take_down: impl FnOnce() -> R) -> R {
+    BURYING.set(true);
+    let result = take_down();
+    BURYING.set(false);
+    result
+}
+
+/// The machine whose turn it is; `None` for the driver.
+pub(crate) fn current() -> Option<Rc<Machine>> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?.id();
+    RUNNING.with(|running| running.try_borrow().ok()?.iter().find(|(id, _)| *id == runtime).map(|(_, m)| m.clone()))
+}
+
+/// Whether what is reported now comes from a machine that is no more.
+#[must_use]
+pub fn is_ghost() -> bool {
+    BURYING.get() || current().is_some_and(|machine| !machine.power.borrow().is_on())
+}
+
+/// Name of the machine whose turn it is, `-` for the driver.
+#[must_use]
+pub fn current_name() -> MachineName {
+    current().map_or_else(|| "-".into(), |machine| machine.name.clone())
+}
