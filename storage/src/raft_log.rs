@@ -95,4 +95,10 @@ pub trait RaftLog: Clone + Send + Sync + 'static {
 
     /// Bytes of a group's entries that are held in memory.
     fn memory_bytes(&self, group: GroupId) -> u64;
+
+    /// Whether new entries should be taken on: ask before proposing, and before accepting a leader's. Refuses while the disk
+    /// is short of room or the writer lags far behind, before anything in flight would fail.
+    fn room(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 }

@@ -316,4 +316,8 @@ impl RaftLog for SharedLog {
     fn memory_bytes(&self, group: GroupId) -> u64 {
         self.inner().lock().groups.get(&group).map_or(0, GroupLog::bytes)
     }
+
+    fn room(&self) -> Result<(), LogError> {
+        SharedLog::room(self)
+    }
 }
