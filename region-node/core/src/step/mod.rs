@@ -1,0 +1,113 @@
+//! What entries do to the state, in a fixed order.
+//!
+//! ```text
+//! tick entry:  clock, number → messages (a higher cut first) → acknowledgements → attaches → detaches → orders
+//!              → inputs of sessions → timers → the game's tick → movement → lingering sessions → locations → changes, hashes
+//! ```
+
+mod attach;
+mod changes;
+mod handler;
+mod input;
+mod message;
+mod movement;
+mod order;
+mod presence;
+mod whole;
+
+pub(crate) use self::handler::Failure;
+
+use marchland_proto::storage::TickEntry;
+use marchland_types::Tick;
+use marchland_types::limits::INPUTS_PER_TICK_MAX;
+
+use crate::effects::{Applied, Divergence, Effects};
+use crate::game::Game;
+use crate::region::Region;
+use crate::timer::TimerId;
+
+/// Most that region time grows in one tick, in milliseconds: a node whose clock leaps ahead can not drag the world's time
+/// with it, and after an outage the world catches up at twenty times the speed.
+pub(crate) const NOW_STEP_MAX_MS: u64 = 1000;
+
+impl<G: Game> Region<G> {
+    /// Region time grows towards what the owner's clock said, by at least `least_ms`, and never by a leap unless the region
+    /// slept or has just begun.
+    pub(crate) fn advance_clock(&mut self, proposed_ms: u64, least_ms: u64) {
+        let core = &mut self.world.state.core;
+        let free = core.tick == Tick(0) || core.asleep_until_ms.is_some();
+        let most_ms = if free { u64::MAX } else { NOW_STEP_MAX_MS };
+        let step_ms = proposed_ms.saturating_sub(core.now_ms).clamp(least_ms, most_ms);
+        core.now_ms = core.now_ms.saturating_add(step_ms);
+    }
+
+    pub(crate) fn tick_entry(&mut self, entry: &TickEntry, effects: &mut Effects<G>) {
+        let core = &mut self.world.state.core;
+        if core.barrier.is_some() {
+            core.counters.barred_ticks += 1;
+            effects.applied = Applied::Barred;
+            return;
+        }
+        effects.divergence = self.compare(entry);
+        self.advance_clock(entry.now_ms, 1);
+        let core = &mut self.world.state.core;
+        core.asleep_until_ms = None;
+        core.tick = core.tick.next();
+        effects.applied = Applied::Tick;
+        effects.tick = Some(core.tick);
+
+        for message in &entry.messages {
+            self.take_message(message, effects);
+        }
+        for ack in &entry.acks {
+            let trimmed = self.world.state.channels.acknowledge(marchland_types::GroupId(ack.from_group), ack.seq);
+            self.world.channels_changed |= trimmed;
+        }
+        for order in &entry.attaches {
+            self.attach(order, effects);
+        }
+        for order in &entry.detaches {
+            self.detach(order, effects);
+        }
+        for order in &entry.orders {
+            self.take_order(order, effects);
+        }
+        let mut left = INPUTS_PER_TICK_MAX;
+        for inputs in &entry.sessions {
+            self.take_inputs(inputs, &mut left, effects);
+        }
+        self.run_timers(effects);
+        let _ = self.handle(effects, |game, ctx| {
+            game.tick(ctx);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        self.move_all();
+        self.end_lingering(effects);
+        self.tell_locations();
+    }
+
+    fn compare(&self, entry: &TickEntry) -> Option<Divergence> {
+        let own = self.hash_after(Tick(entry.checked_tick))?;
+        (entry.checked_hash != 0 && own != entry.checked_hash).then_some(Divergence {
+            tick: Tick(entry.checked_tick),
+            own,
+            proposer: entry.checked_hash,
+        })
+    }
+
+    /// Runs every timer that is due. Those that are started meanwhile wait for the next tick.
+    fn run_timers(&mut self, effects: &mut Effects<G>) {
+        let below = self.world.state.core.next_timer + 1;
+        while let Some(id) = self.due_timer(below) {
+            let timer = self.world.state.timers.remove(id).expect("a timer that is due is there");
+            let _ = self.handle(effects, |game, ctx| {
+                game.timer(ctx, timer);
+                Ok::<_, std::convert::Infallible>(())
+            });
+        }
+    }
+
+    fn due_timer(&self, below: u64) -> Option<TimerId> {
+        self.world.state.timers.due(self.world.now_ms(), below)
+    }
+}

@@ -1,0 +1,260 @@
+//! Characters that come into the world and leave it, and the directory's knowledge of that.
+
+use bytes::Bytes;
+use marchland_proto::codes::Code;
+use marchland_proto::storage::{Admit, Expel, LocationUpdate};
+use marchland_types::limits::{CHANNEL_MESSAGES_MAX, SESSIONS_PER_REGION_MAX};
+use marchland_types::{CharacterId, GroupId, MoveNumber, SessionEpoch};
+
+use crate::channel::Body as MessageBody;
+use crate::context::Context;
+use crate::dormant::Dormant;
+use crate::effects::Effects;
+use crate::entity::Body;
+use crate::game::{Entrance, Game};
+use crate::ground::{Ground, WALKER_RADIUS_M};
+use crate::record::Record;
+use crate::region::Region;
+use crate::session::{Mover, Presence, Session};
+use crate::timer::TimerId;
+
+/// Locations that are told in one tick, so that a mass log-in does not fill the channel at once.
+const LOCATIONS_PER_TICK_MAX: usize = 256;
+
+/// The session that a sign-in brings.
+pub(crate) struct FreshSession {
+    epoch: SessionEpoch,
+    secret_hash: Bytes,
+    name: String,
+}
+
+impl<G: Game> Region<G> {
+    /// The directory has admitted a character.
+    pub(crate) fn admit(&mut self, admit: &Admit, effects: &mut Effects<G>) {
+        let character = CharacterId(admit.character);
+        let epoch = SessionEpoch(admit.epoch);
+        if character.0 == 0 {
+            self.world.state.core.counters.messages_refused += 1;
+            return;
+        }
+        if let Some((slot, session, _)) = self.world.session_of(character) {
+            if epoch > session.epoch {
+                self.take_over(slot, admit, effects);
+            }
+            return;
+        }
+        if self.world.state.dormants.get(character).is_some_and(|dormant| dormant.epoch >= epoch) {
+            return;
+        }
+        if self.world.session_count() >= SESSIONS_PER_REGION_MAX {
+            self.world.state.core.counters.admissions_refused += 1;
+            return;
+        }
+        let fresh = FreshSession { epoch, secret_hash: admit.secret_hash.clone(), name: admit.name.clone() };
+        let dormant = self.world.state.dormants.get(character).map(|dormant| dormant.record.clone());
+        let entered = match dormant.as_deref().or((!admit.carried.is_empty()).then_some(&admit.carried)) {
+            None => self.enter(character, fresh, MoveNumber(admit.move_number), effects),
+            Some(bytes) => match Record::take(bytes) {
+                Ok(mut record) => {
+                    record.identity.move_number = record.identity.move_number.max(MoveNumber(admit.move_number));
+                    record.identity.character = Some(character);
+                    let arrived = if dormant.is_none() { record.inventory.items.len() as u64 } else { 0 };
+                    let entered = self.wake(character, record, Some(fresh), effects);
+                    if entered.is_some() {
+                        self.world.state.core.ledger.arrived += arrived;
+                    }
+                    entered
+                }
+                Err(_) => None,
+            },
+        };
+        if entered.is_none() {
+            self.world.state.core.counters.admissions_refused += 1;
+        }
+    }
+
+    /// A newer sign-in of a character that is in the world: the session begins anew, the character goes on.
+    fn take_over(&mut self, slot: u32, admit: &Admit, effects: &mut Effects<G>) {
+        self.end_attach(slot, Code::Superseded, effects);
+        let now_ms = self.world.now_ms();
+        let session = Session::new(CharacterId(admit.character), SessionEpoch(admit.epoch), admit.secret_hash.clone(), now_ms);
+        self.world.put_session(slot, Some(session));
+        let mover = Mover { credit_tick: self.world.tick(), ..Mover::default() };
+        self.world.put_mover(slot, Some(mover));
+        self.note_location(slot, true);
+    }
+
+    /// A newer session of the character lives elsewhere.
+    pub(crate) fn expel(&mut self, expel: &Expel, effects: &mut Effects<G>) {
+        let Some((slot, session, _)) = self.world.session_of(CharacterId(expel.character)) else { return };
+        if session.epoch < SessionEpoch(expel.epoch) {
+            self.end_attach(slot, Code::Superseded, effects);
+            self.leave(slot, false, effects);
+        }
+    }
+
+    fn enter(
+        &mut self,
+        character: CharacterId,
+        fresh: FreshSession,
+        move_number: MoveNumber,
+        effects: &mut Effects<G>,
+    ) -> Option<u32> {
+        let entered = self.handle(effects, |game, ctx| {
+            let mut spawn = game.enter(ctx, character, &fresh.name);
+            spawn.name = fresh.name;
+            spawn.position = free_place(ctx.ground(), spawn.position);
+            let entity = ctx.world.spawn(spawn, Some(character), move_number).ok_or(())?;
+            let slot = ctx.world.slot_of(entity).ok_or(())?;
+            begin_session(ctx, slot, Session::new(character, fresh.epoch, fresh.secret_hash, ctx.now_ms()), Mover::default());
+            game.entered(ctx, entity, Entrance::First);
+            Ok::<_, ()>(slot)
+        });
+        let slot = entered.ok()?;
+        self.note_location(slot, true);
+        Some(slot)
+    }
+
+    /// Brings a character back into the world: with a fresh session, or with the one that it had.
+    pub(crate) fn wake(
+        &mut self,
+        character: CharacterId,
+        record: Record,
+        fresh: Option<FreshSession>,
+        effects: &mut Effects<G>,
+    ) -> Option<u32> {
+        let entered = self.handle(effects, |game, ctx| {
+            if ctx.world.slot_of(record.entity()).is_some() {
+                return Err(());
+            }
+            let (slot, entity) = ctx.world.put_record(&record).ok_or(())?;
+            let view = ctx.world.at_slot(slot).ok_or(())?;
+            let position = free_place(ctx.ground(), view.body.position);
+            let discontinuity = view.body.discontinuity.wrapping_add(1);
+            let body = Body { position, velocity: [0.0; 3], discontinuity, ..*view.body };
+            ctx.world.put_body(slot, Some(body));
+            let (session, mover) = match fresh {
+                Some(fresh) => (Session::new(character, fresh.epoch, fresh.secret_hash, ctx.now_ms()), Mover::default()),
+                None => record.session.ok_or(())?,
+            };
+            begin_session(ctx, slot, session, mover);
+            game.entered(ctx, entity, Entrance::Return);
+            Ok(slot)
+        });
+        let slot = entered.ok()?;
+        self.world.state.dormants.remove(character);
+        self.note_location(slot, true);
+        Some(slot)
+    }
+
+    /// Takes a character out of the world. When `resumable`, its session goes on and may be taken up with its secret.
+    pub(crate) fn leave(&mut self, slot: u32, resumable: bool, effects: &mut Effects<G>) {
+        let Some(view) = self.world.at_slot(slot) else { return };
+        let entity = view.identity.entity;
+        let _ = self.handle(effects, |game, ctx| {
+            game.leaving(ctx, entity);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        self.note_location(slot, false);
+        let Some((session, _)) = self.world.session_at(slot) else { return };
+        let (character, epoch) = (session.character, session.epoch);
+        let Some(mut record) = Record::of(&self.world, slot, resumable) else { return };
+        if let Some((_, mover)) = &mut record.session {
+            mover.queue.clear();
+            mover.move_left_ms = 0;
+        }
+        let dormant = Dormant { epoch, resumable, record: record.put() };
+        self.world.state.dormants.insert(character, dormant);
+        self.world.put_inventory(slot, None);
+        self.world.despawn(slot);
+    }
+
+    /// Characters whose client was lost long enough ago leave the world.
+    pub(crate) fn end_lingering(&mut self, effects: &mut Effects<G>) {
+        if self.world.away_count() == 0 {
+            return;
+        }
+        let (now_ms, linger_ms) = (self.world.now_ms(), self.game.linger_ms());
+        let over: Vec<u32> = self
+            .world
+            .state
+            .sessions
+            .iter()
+            .filter(|(_, session)| match session.presence {
+                Presence::Attached => false,
+                Presence::Away { since_ms } => since_ms.saturating_add(linger_ms) <= now_ms,
+            })
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in over {
+            self.leave(slot, true, effects);
+        }
+    }
+
+    fn note_location(&mut self, slot: u32, present: bool) {
+        let group = self.world.group();
+        let Some(identity) = self.world.state.identities.get(slot) else { return };
+        let Some(character) = identity.character else { return };
+        let move_number = identity.move_number.0;
+        let update = LocationUpdate { character: character.0, move_number, group: group.0, present };
+        self.world.state.locations.insert(character, update);
+    }
+
+    /// Posts what the directory was not told yet, as far as its channel has room.
+    pub(crate) fn tell_locations(&mut self) {
+        let directory = GroupId::directory(self.world.world());
+        let room = (CHANNEL_MESSAGES_MAX / 2).saturating_sub(self.world.state.channels.waiting(directory));
+        for _ in 0..room.min(LOCATIONS_PER_TICK_MAX) {
+            let Some((_, update)) = self.world.state.locations.pop_first() else { return };
+            self.post(directory, MessageBody::Location(update));
+        }
+    }
+}
+
+fn begin_session<G: Game>(ctx: &mut Context<'_, G>, slot: u32, mut session: Session, mut mover: Mover) {
+    session.presence = Presence::Away { since_ms: ctx.now_ms() };
+    mover.credit_ms = 0;
+    mover.credit_tick = ctx.tick();
+    ctx.world.put_session(slot, Some(session));
+    ctx.world.put_mover(slot, Some(mover));
+}
+
+/// The free place nearest to `at`, by rings of a walker's width up to 64 m, or `at` itself when there is none.
+pub(crate) fn free_place(ground: &impl Ground, at: [f32; 3]) -> [f32; 3] {
+    let at = at.map(crate::world::finite);
+    let [low, high] = ground.bounds();
+    let center = [at[0].clamp(low[0], high[0]), at[2].clamp(low[1], high[1])];
+    let step = 2.0 * WALKER_RADIUS_M;
+    for ring in 0..108_i32 {
+        for x in -ring..=ring {
+            for z in -ring..=ring {
+                if x.abs().max(z.abs()) == ring {
+                    let place = [center[0] + x as f32 * step, center[1] + z as f32 * step];
+                    if ground.is_free(place) {
+                        return [place[0], ground.height(place), place[1]];
+                    }
+                }
+            }
+        }
+    }
+    at
+}
+
+impl crate::world::World {
+    /// Puts a record's entity into the world, without a session. `None` when the region is full or a component is none.
+    pub(crate) fn put_record(&mut self, record: &Record) -> Option<(u32, marchland_types::EntityId)> {
+        let slot = self.take_slot()?;
+        self.put_identity(slot, Some(record.identity.clone()));
+        self.put_body(slot, Some(record.body));
+        self.put_inventory(slot, Some(record.inventory.clone()));
+        for (tag, bytes) in &record.components {
+            self.put_component_bytes(*tag, slot, bytes).ok()?;
+        }
+        for (left_ms, timer) in &record.timers {
+            self.state.core.next_timer += 1;
+            let id = TimerId { due_ms: self.now_ms().saturating_add(*left_ms), number: self.state.core.next_timer };
+            self.put_timer(id, Some(*timer));
+        }
+        Some((slot, record.entity()))
+    }
+}
