@@ -5,11 +5,13 @@
 //! write is visible at once, durable after [`DiskFile::sync_data`]; a name is durable after [`Disk::sync_dir`].
 
 mod real;
+mod sim;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 pub use real::{LOCK_FILE, RealDisk, RealFile};
+pub use sim::{SimCounters, SimDisk, SimFile};
 
 /// A folder tree on which a node keeps its files.
 pub trait Disk: Clone + Send + Sync + 'static {
@@ -69,4 +71,49 @@ pub trait DiskFile: Send + Sync + 'static {
 
     /// Makes data and size durable (`fdatasync`).
     fn sync_data(&mut self) -> io::Result<()>;
+}
+
+/// Creates a folder with its parents and makes their names durable, its own even if it existed: its maker may have died
+/// before it synced the parent.
+pub fn create_dir_synced<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
+    let mut parents = Vec::new();
+    for folder in path.ancestors() {
+        if folder.as_os_str().is_empty() || (folder != path && disk.exists(folder)?) {
+            break;
+        }
+        parents.extend(folder.parent().map(|parent| if parent.as_os_str().is_empty() { Path::new(".") } else { parent }));
+    }
+    disk.create_dir_all(path)?;
+    for parent in parents.into_iter().rev() {
+        disk.sync_dir(parent)?;
+    }
+    Ok(())
+}
+
+/// Writes a small file so that a crash leaves the old content or the new one: temporary name, sync, rename, sync of the folder.
+pub fn replace_file<D: Disk>(disk: &D, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".part");
+    let temporary = PathBuf::from(temporary);
+    if disk.exists(&temporary)? {
+        disk.remove(&temporary)?;
+    }
+    let mut file = disk.create(&temporary)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()?;
+    disk.rename(&temporary, path)?;
+    disk.sync_dir(dir)
+}
+
+/// The whole content of a small file; one larger than `max_bytes` is refused.
+pub fn read_small_file<D: Disk>(disk: &D, path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let size_bytes = file.len()?;
+    if size_bytes > max_bytes {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{size_bytes} bytes, at most {max_bytes} expected")));
+    }
+    let mut bytes = vec![0; size_bytes as usize];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }

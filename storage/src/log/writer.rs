@@ -16,7 +16,7 @@ use super::record::Record;
 use super::recover::{Kept, recover};
 use super::segment::{Spare, is_full, segment_path, spare_path};
 use super::shared::{Inner, Queued};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, create_dir_synced};
 use crate::raft_log::LogError;
 
 /// What one call of [`LogWriter::turn`] did.
@@ -82,10 +82,7 @@ struct Taken {
 impl<D: Disk> LogWriter<D> {
     pub(super) fn open(disk: D, dir: &Path, mut options: LogOptions, shared: Arc<Inner>) -> Result<Self, OpenError> {
         options.segment_bytes = padded(options.segment_bytes);
-        disk.create_dir_all(dir).map_err(OpenError::io(dir))?;
-        if let Some(parent) = dir.parent() {
-            disk.sync_dir(parent).map_err(OpenError::io(parent))?;
-        }
+        create_dir_synced(&disk, dir).map_err(OpenError::io(dir))?;
         let mut recovered = recover(&disk, dir, &options)?;
         if recovered.cleared_bytes > 0 {
             tracing::info!(dir = %dir.display(), bytes = recovered.cleared_bytes, "cleared what lay behind the end of the raft log");
