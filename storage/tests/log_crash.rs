@@ -172,7 +172,9 @@ fn live(disk: &SimDisk, models: &Models, steps: &[(u64, Step)], end: &End) -> (V
     for (at, (group, step)) in steps.iter().enumerate() {
         if let Step::Turns(turns) = step {
             for _ in 0..*turns {
-                writer.turn();
+                if writer.turn() == Turn::Poisoned {
+                    break;
+                }
             }
             continue;
         }
@@ -193,9 +195,6 @@ fn live(disk: &SimDisk, models: &Models, steps: &[(u64, Step)], end: &End) -> (V
                 }
             }),
         );
-        if writer.turn() == Turn::Poisoned {
-            break;
-        }
     }
     let acknowledged = *acknowledged.lock().unwrap();
     (states, acknowledged)
