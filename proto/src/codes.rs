@@ -52,11 +52,13 @@ pub enum Code {
     Forbidden = 22,
     /// The session ended because the client said goodbye.
     Goodbye = 23,
+    /// The world is not made yet. Remedy: try again.
+    Unborn = 24,
 }
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 24] = [
+    pub const ALL: [Code; 25] = [
         Code::Ok,
         Code::WrongState,
         Code::Malformed,
@@ -81,6 +83,7 @@ impl Code {
         Code::Gap,
         Code::Forbidden,
         Code::Goodbye,
+        Code::Unborn,
     ];
 
     /// The code with this number, if this build knows it.
@@ -100,6 +103,6 @@ mod tests {
             assert_eq!(code as usize, i);
             assert_eq!(Code::from_u32(i as u32), Some(code));
         }
-        assert_eq!(Code::from_u32(24), None);
+        assert_eq!(Code::from_u32(25), None);
     }
 }

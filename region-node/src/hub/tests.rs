@@ -1,0 +1,112 @@
+use super::*;
+use marchland_types::WorldId;
+
+struct Place;
+
+impl ViewSource for Place {
+    fn cell(&self, cell: CellId) -> Vec<EntityRecord> {
+        vec![EntityRecord { slot: cell.x as u32, ..EntityRecord::default() }]
+    }
+
+    fn own(&self, character: CharacterId) -> Option<OwnState> {
+        Some(OwnState { character: character.0, ..OwnState::default() })
+    }
+
+    fn session(&self, character: CharacterId) -> Option<SessionBatch> {
+        Some(SessionBatch { character: character.0, ..SessionBatch::default() })
+    }
+}
+
+fn stamp(tick: u64) -> Stamp {
+    Stamp { tick: Tick(tick), index: LogIndex(tick), server_ms: tick * 50, time_rate: 100 }
+}
+
+fn hub() -> Hub {
+    Hub::new(GroupId::region(WorldId(1), RegionId(1)), RegionId(1))
+}
+
+fn cell(x: i16) -> CellId {
+    CellId { x, z: 0 }
+}
+
+fn walk(slot: u32, to: i16, from: Option<i16>) -> TickChanges {
+    TickChanges { moved: vec![(Motion { slot, ..Motion::default() }, cell(to), from.map(cell))], ..TickChanges::default() }
+}
+
+fn next(out: &mut mpsc::Receiver<NodeToEdge>) -> RegionBatch {
+    out.try_recv().unwrap().regions.remove(0)
+}
+
+#[test]
+fn a_subscription_begins_with_a_full_view_and_goes_on_with_changes() {
+    let mut hub = hub();
+    let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out);
+    hub.publish(stamp(1), walk(7, 1, None), &Place);
+    assert!(batches.try_recv().is_err(), "an edge that asked for nothing hears nothing");
+
+    hub.subscribe(EdgeId(1), [cell(1)]);
+    hub.watch(EdgeId(1), CharacterId(5));
+    hub.publish(stamp(2), walk(7, 1, None), &Place);
+    let batch = next(&mut batches);
+    assert!(batch.cells[0].full && batch.cells[0].motion.is_empty());
+    assert_eq!(OwnState::iter(&batch.own).unwrap().count(), 1);
+    assert_eq!(batch.sessions.len(), 1);
+
+    hub.publish(stamp(3), walk(7, 2, Some(1)), &Place);
+    let batch = next(&mut batches);
+    assert_eq!(batch.cells.len(), 1, "cell 2 is not followed");
+    assert_eq!((batch.cells[0].full, batch.cells[0].left.as_slice()), (false, [7].as_slice()));
+}
+
+#[test]
+fn an_edge_that_does_not_read_costs_no_memory_and_gets_a_full_view_afterwards() {
+    let mut hub = hub();
+    let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out);
+    hub.subscribe(EdgeId(1), [cell(1), cell(2)]);
+    for tick in 1..=100 {
+        hub.publish(stamp(tick), walk(7, 1, None), &Place);
+    }
+    assert_eq!(hub.missed(), 100 - EDGE_BATCHES_MAX as u64);
+    while batches.try_recv().is_ok() {}
+    hub.publish(stamp(101), walk(7, 1, None), &Place);
+    let batch = next(&mut batches);
+    assert_eq!(batch.cells.iter().filter(|c| c.full).count(), 2);
+}
+
+#[test]
+fn two_edges_share_what_both_follow_and_each_gets_its_own_sessions() {
+    let mut hub = hub();
+    let (out_a, mut a) = mpsc::channel(EDGE_BATCHES_MAX);
+    let (out_b, mut b) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out_a);
+    hub.join(EdgeId(2), out_b);
+    for (edge, character) in [(1, 10), (2, 20)] {
+        hub.subscribe(EdgeId(edge), [cell(1)]);
+        hub.watch(EdgeId(edge), CharacterId(character));
+    }
+    hub.publish(stamp(1), TickChanges::default(), &Place);
+    (next(&mut a), next(&mut b));
+    let mut changes = walk(7, 1, None);
+    changes.own = [10, 20, 30].map(|character| OwnState { character, ..OwnState::default() }).to_vec();
+    hub.publish(stamp(2), changes, &Place);
+    for (batches, character) in [(&mut a, 10), (&mut b, 20)] {
+        let batch = next(batches);
+        assert_eq!(Motion::iter(&batch.cells[0].motion).unwrap().count(), 1);
+        let own: Vec<_> = OwnState::iter(&batch.own).unwrap().map(|o| o.character).collect();
+        assert_eq!(own, [character]);
+    }
+}
+
+#[test]
+fn losing_the_region_is_told_once_and_forgets_subscriptions() {
+    let mut hub = hub();
+    let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out);
+    hub.subscribe(EdgeId(1), [cell(1)]);
+    hub.gone(Some(ReplicaId(9)));
+    assert_eq!(next(&mut batches).gone.unwrap().leader, 9);
+    hub.publish(stamp(5), walk(7, 1, None), &Place);
+    assert!(batches.try_recv().is_err());
+}

@@ -1,0 +1,25 @@
+//! Drives regions: ticks, effects, and delivery to edges.
+//!
+//! The simulation itself is `marchland-region-core`, pure. This crate puts one replica of it behind raft's state machine
+//! interface ([`RegionMachine`]), runs the owner's ticker, and serves edges ([`RegionsService`]). What a client is shown, and
+//! every acknowledgement, leaves from one place: [`hub`], called with the effects of an entry that is committed and
+//! applied, on the owner alone. There is no other way out.
+//!
+//! A leader is owner only after it has applied an entry of its own term. All work on a region's state runs on its
+//! [`Executor`] in the order of submission.
+
+pub mod backlog;
+pub mod executor;
+pub mod hub;
+mod machine;
+mod port;
+mod rate;
+mod replica;
+mod service;
+mod ticker;
+
+pub use executor::{Executor, ExecutorError, InlineExecutor, ThreadExecutor};
+pub use machine::{RegionMachine, RegionMachineOptions};
+pub use port::{DeliverOutcome, EdgeId, RegionFacts, RegionPort};
+pub use service::{RegionsService, RegionsServiceOptions};
+pub use ticker::run_ticker;

@@ -1,0 +1,413 @@
+//! One replica's state on its worker: the region, and while it is owner everything that an owner has to do.
+//!
+//! Every method is synchronous and runs as a job. Effects of an entry leave through the hub in the very job that
+//! applied it, and only while this replica is owner: it leads, and has applied an entry of its own term.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use marchland_proto::cluster::{EdgeToRegion, EntityRecord, InspectReply, NodeToEdge, SessionBatch, StoredReply};
+use marchland_proto::records::OwnState;
+use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, Genesis, RegionEntry, region_entry};
+use marchland_raft::{Applied, Entry, MachineFault, Payload, Role};
+use marchland_region_core::{ApplyFault, ENTRY_FORMAT, Effects, Game, Region, RegionView, TakenCut};
+use marchland_types::{CellId, CharacterId, CutNumber, GroupId, LogIndex, Position, RegionId, ReplicaId, Term, point};
+use prost::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::backlog::{Backlog, BacklogGauge};
+use crate::hub::{Hub, Stamp, TickChanges, ViewSource};
+use crate::port::{DeliverOutcome, EdgeId, RegionFacts};
+use crate::rate::TickRate;
+
+/// Cuts whose views are kept, so that a slow inspector still finds its own. A view costs what changed since.
+const CUTS_KEPT: usize = 4;
+/// Deliveries that wait for their commit, over all senders.
+const DELIVERIES_MAX: usize = 1024;
+
+/// Whether this replica performs effects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// It does.
+    pub owner: bool,
+    /// The group stopped on this node; it never will again.
+    pub stopped: bool,
+}
+
+/// Monotonic time and wall clock in milliseconds.
+pub(crate) type Now = Box<dyn Fn() -> (Duration, u64) + Send>;
+
+pub(crate) struct Replica<G: Game> {
+    group: GroupId,
+    me: ReplicaId,
+    region: Region<G>,
+    genesis: Genesis,
+    effects: Effects<G>,
+    applied: Applied,
+    now: Now,
+    role: Role,
+    hub: Hub,
+    backlog: Backlog,
+    rate: TickRate,
+    diverged: bool,
+    cuts: VecDeque<TakenCut<G>>,
+    /// Who waits for messages to be committed: by sender, the number and whom to tell.
+    deliveries: BTreeMap<GroupId, Vec<(u64, oneshot::Sender<u64>)>>,
+    ownership: watch::Sender<Ownership>,
+    facts: watch::Sender<RegionFacts>,
+}
+
+impl<G: Game> Replica<G> {
+    pub(crate) fn new((group, id, me): (GroupId, RegionId, ReplicaId), region: Region<G>, genesis: Genesis, now: Now) -> Self {
+        Self {
+            group,
+            me,
+            region,
+            genesis,
+            effects: Effects::default(),
+            applied: Applied::default(),
+            now,
+            role: Role::Follower { term: Term(0), leader: None },
+            hub: Hub::new(group, id),
+            backlog: Backlog::default(),
+            rate: TickRate::default(),
+            diverged: false,
+            cuts: VecDeque::new(),
+            deliveries: BTreeMap::new(),
+            ownership: watch::Sender::default(),
+            facts: watch::Sender::default(),
+        }
+    }
+
+    pub(crate) fn ownership(&self) -> watch::Receiver<Ownership> {
+        self.ownership.subscribe()
+    }
+
+    pub(crate) fn facts(&self) -> watch::Receiver<RegionFacts> {
+        self.facts.subscribe()
+    }
+
+    pub(crate) fn backlog(&self) -> BacklogGauge {
+        self.backlog.gauge()
+    }
+
+    fn is_owner(&self) -> bool {
+        self.ownership.borrow().owner
+    }
+
+    fn leader(&self) -> Option<ReplicaId> {
+        match self.role {
+            Role::Follower { leader, .. } | Role::Learner { leader } => leader,
+            Role::Leader(_) | Role::Stopped => None,
+        }
+    }
+
+    fn stamp(&self) -> Stamp {
+        Stamp {
+            tick: self.region.world().tick(),
+            index: self.applied.position.map_or(LogIndex(0), |p| p.index),
+            server_ms: self.region.world().now_ms(),
+            time_rate: self.rate.percent((self.now)().0),
+        }
+    }
+
+    /// A replica owns its region from the first entry of its own term that it applied until it stops leading.
+    fn settle_ownership(&mut self) {
+        let owner = match (self.role, self.applied.position) {
+            (Role::Leader(term), Some(position)) => position.term == term,
+            _ => false,
+        };
+        let stopped = self.role == Role::Stopped;
+        let before = *self.ownership.borrow();
+        if before == (Ownership { owner, stopped }) {
+            return;
+        }
+        if before.owner && !owner {
+            self.backlog.clear();
+            self.deliveries.clear();
+            self.hub.gone(self.leader());
+            tracing::info!(group = %self.group, leader = ?self.leader(), "owns the region no more");
+        }
+        if owner && !before.owner {
+            self.rate.restart((self.now)().0);
+            self.hub.announce(self.stamp());
+            tracing::info!(group = %self.group, tick = %self.region.world().tick(), "owns the region");
+        }
+        self.ownership.send_replace(Ownership { owner, stopped });
+        self.publish_facts();
+    }
+
+    fn publish_facts(&self) {
+        let world = self.region.world();
+        self.facts.send_replace(RegionFacts {
+            tick: world.tick(),
+            sessions: world.attached_count() as u32,
+            entities: world.entity_count() as u32,
+            time_rate: self.rate.percent((self.now)().0),
+            owner: self.is_owner(),
+            diverged: self.diverged,
+        });
+    }
+
+    pub(crate) fn role(&mut self, role: Role) {
+        self.role = role;
+        self.settle_ownership();
+    }
+
+    /// Takes over a state that was restored or received.
+    pub(crate) fn install(&mut self, region: Region<G>, applied: Applied) {
+        self.region = region;
+        self.applied = applied;
+        self.cuts.clear();
+        self.settle_ownership();
+        self.publish_facts();
+    }
+
+    pub(crate) fn view(&self) -> (RegionView<G>, Applied) {
+        (self.region.view(), self.applied.clone())
+    }
+
+    pub(crate) fn apply(&mut self, entries: Vec<Entry>) -> Result<Vec<Bytes>, MachineFault> {
+        let answers = vec![Bytes::new(); entries.len()];
+        for entry in entries {
+            let position = entry.position;
+            match entry.payload {
+                Payload::Blank => self.applied.position = Some(position),
+                Payload::Membership(membership) => {
+                    self.applied.position = Some(position);
+                    self.applied.membership = membership;
+                }
+                Payload::Command(bytes) => self.apply_command(position, &bytes)?,
+            }
+            self.settle_ownership();
+        }
+        self.publish_facts();
+        Ok(answers)
+    }
+
+    fn apply_command(&mut self, position: Position, bytes: &[u8]) -> Result<(), MachineFault> {
+        match self.region.apply_into(position.index, bytes, &mut self.effects) {
+            Ok(()) => {}
+            // Two leaders, or one that was not sure, each proposed to make the region. The first made it.
+            Err(ApplyFault::SecondGenesis { .. }) => self.effects.clear(),
+            Err(fault) => {
+                return Err(MachineFault { group: self.group, reason: format!("entry {position}: {fault}") });
+            }
+        }
+        self.applied.position = Some(position);
+        point!("region.applied");
+        if let Some(divergence) = self.effects.divergence {
+            self.diverged = true;
+            tracing::error!(
+                group = %self.group, tick = %divergence.tick, own = divergence.own, proposer = divergence.proposer,
+                "this replica's state differs from the owner's"
+            );
+        }
+        self.cuts.extend(self.effects.cuts.drain(..));
+        while self.cuts.len() > CUTS_KEPT {
+            self.cuts.pop_front();
+        }
+        self.tell_deliveries();
+        // The term's own entry makes the owner; a command before it can not be one of ours.
+        self.settle_ownership();
+        if self.is_owner() {
+            if self.effects.tick.is_some() {
+                self.rate.tick((self.now)().0);
+            }
+            self.publish();
+        }
+        Ok(())
+    }
+
+    /// The one way out of a region.
+    fn publish(&mut self) {
+        let changes = self.changes();
+        let stamp = self.stamp();
+        point!("region.before_publish");
+        self.hub.publish(stamp, changes, &Source(&self.region));
+        point!("region.published");
+    }
+
+    fn changes(&mut self) -> TickChanges {
+        let world = self.region.world();
+        let mut changes = TickChanges::default();
+        let record = |slot: u32| world.at_slot(slot).map(|view| view.record());
+        for change in self.effects.appeared.iter().chain(&self.effects.looks) {
+            changes.entities.extend(record(change.slot).map(|r| (r, change.cell)));
+        }
+        for moved in &self.effects.moved {
+            let crossed = (moved.previous != moved.cell).then_some(moved.previous);
+            if crossed.is_some() {
+                changes.entities.extend(record(moved.motion.slot).map(|r| (r, moved.cell)));
+            }
+            changes.moved.push((moved.motion, moved.cell, crossed));
+        }
+        changes.left = self.effects.vanished.iter().map(|c| (c.slot, c.cell)).collect();
+        changes.own = std::mem::take(&mut self.effects.own);
+        let mut sessions: BTreeMap<CharacterId, SessionBatch> = BTreeMap::new();
+        for reply in self.effects.replies.drain(..) {
+            let batch = sessions.entry(reply.character).or_insert_with(|| SessionBatch {
+                character: reply.character.0,
+                epoch: reply.epoch.0,
+                ..SessionBatch::default()
+            });
+            batch.replies.push(reply.reply);
+        }
+        changes.sessions = sessions.into_values().collect();
+        changes.attached = std::mem::take(&mut self.effects.attached);
+        changes.ended = std::mem::take(&mut self.effects.ended);
+        changes.events = self.effects.area_events.drain(..).map(|event| (event.event, event.cell)).collect();
+        changes
+    }
+
+    fn tell_deliveries(&mut self) {
+        for (from, waiting) in &mut self.deliveries {
+            let taken = self.region.taken_from(*from);
+            let mut index = 0;
+            while index < waiting.len() {
+                if waiting[index].0 <= taken {
+                    // The sender may have stopped waiting.
+                    let _ = waiting.swap_remove(index).1.send(taken);
+                } else {
+                    waiting.retain(|(_, teller)| !teller.is_closed());
+                    index += 1;
+                }
+            }
+        }
+        self.deliveries.retain(|_, waiting| !waiting.is_empty());
+    }
+
+    /// The entry of the next tick.
+    pub(crate) fn next_tick(&mut self) -> Option<Bytes> {
+        if !self.is_owner() {
+            return None;
+        }
+        if self.region.genesis_entry().is_none() {
+            let entry = RegionEntry { format: ENTRY_FORMAT, body: Some(region_entry::Body::Genesis(self.genesis.clone())) };
+            return Some(Bytes::from(entry.encode_to_vec()));
+        }
+        let mut tick = self.backlog.take();
+        tick.now_ms = (self.now)().1;
+        tick.checked_tick = self.region.world().tick().0;
+        tick.checked_hash = self.region.state_hash();
+        let entry = RegionEntry { format: ENTRY_FORMAT, body: Some(region_entry::Body::Tick(tick)) };
+        Some(Bytes::from(entry.encode_to_vec()))
+    }
+
+    /// A tick that was taken is not, or may not be, committed. Everything that may be missing is asked for again.
+    pub(crate) fn stumble(&mut self) {
+        if self.is_owner() {
+            self.backlog.clear();
+            self.deliveries.clear();
+            self.hub.gone(Some(self.me));
+        }
+    }
+
+    pub(crate) fn edge_joined(&mut self, edge: EdgeId, out: mpsc::Sender<NodeToEdge>) {
+        self.hub.join(edge, out);
+    }
+
+    pub(crate) fn edge_left(&mut self, edge: EdgeId) {
+        self.hub.leave(edge);
+    }
+
+    pub(crate) fn edge_message(&mut self, edge: EdgeId, message: EdgeToRegion) {
+        if !self.is_owner() {
+            let leader = self.leader();
+            self.hub.tell_gone(edge, leader);
+            return;
+        }
+        if message.reset {
+            self.hub.reset(edge);
+        }
+        self.hub.unsubscribe(edge, message.unsubscribe.into_iter().map(CellId::unpack));
+        self.hub.subscribe(edge, message.subscribe.into_iter().map(CellId::unpack));
+        for character in message.unwatch_sessions {
+            self.hub.unwatch(edge, CharacterId(character));
+        }
+        for character in message.watch_sessions {
+            self.hub.watch(edge, CharacterId(character));
+        }
+        // An attach counts from its tick on, so it stands before the inputs that follow it.
+        message.attaches.into_iter().for_each(|order| self.backlog.attach(order));
+        message.inputs.into_iter().for_each(|inputs| self.backlog.session(inputs));
+        message.detaches.into_iter().for_each(|order| self.backlog.detach(order));
+    }
+
+    /// Queues messages of another group; the receiver is told the number up to which they are committed.
+    pub(crate) fn deliver(&mut self, messages: Vec<ChannelMessage>) -> Result<oneshot::Receiver<u64>, DeliverOutcome> {
+        if !self.is_owner() {
+            return Err(DeliverOutcome::NotOwner(self.leader()));
+        }
+        let Some(last) = messages.last() else { return Err(DeliverOutcome::Taken(0)) };
+        let (from, seq) = (GroupId(last.from_group), last.seq);
+        let taken = self.region.taken_from(from);
+        if seq <= taken {
+            return Err(DeliverOutcome::Taken(taken));
+        }
+        if self.deliveries.values().map(Vec::len).sum::<usize>() >= DELIVERIES_MAX {
+            return Err(DeliverOutcome::Busy);
+        }
+        let (tell, told) = oneshot::channel();
+        self.deliveries.entry(from).or_default().push((seq, tell));
+        for message in messages {
+            self.backlog.message(message);
+        }
+        Ok(told)
+    }
+
+    pub(crate) fn outbox(&self, limit: usize) -> Vec<(GroupId, Vec<ChannelMessage>)> {
+        if !self.is_owner() {
+            return Vec::new();
+        }
+        self.region.outbox().map(|(to, messages)| (to, messages.take(limit).map(|m| (**m).clone()).collect())).collect()
+    }
+
+    pub(crate) fn acked(&mut self, ack: ChannelAck) {
+        if self.is_owner() {
+            self.backlog.ack(ack);
+        }
+    }
+
+    pub(crate) fn order(&mut self, order: AdminOrder) {
+        if self.is_owner() {
+            self.backlog.order(order);
+        }
+    }
+
+    pub(crate) fn inspect(&mut self, cut: CutNumber) -> InspectReply {
+        let kept = match cut {
+            CutNumber(0) => Some(self.region.view().inspect()),
+            _ => self.cuts.iter().find(|c| c.number == cut).map(|c| c.view.inspect()),
+        };
+        match kept {
+            Some(reply) => reply,
+            None if self.region.world().cut_number() < cut => InspectReply {
+                code: 2,
+                reason: format!("{} has taken cut {}, not {cut} yet", self.group, self.region.world().cut_number()),
+                ..InspectReply::default()
+            },
+            None => InspectReply { code: 3, reason: format!("cut {cut} is not kept any more"), ..InspectReply::default() },
+        }
+    }
+}
+
+/// Full views for the hub.
+struct Source<'a, G: Game>(&'a Region<G>);
+
+impl<G: Game> ViewSource for Source<'_, G> {
+    fn cell(&self, cell: CellId) -> Vec<EntityRecord> {
+        self.0.cell_entities(cell).map(|view| view.record()).collect()
+    }
+
+    fn own(&self, character: CharacterId) -> Option<OwnState> {
+        self.0.own_state(character)
+    }
+
+    fn session(&self, character: CharacterId) -> Option<SessionBatch> {
+        let session = self.0.session(character)?;
+        let replies: Vec<StoredReply> = session.session.replies.iter().cloned().collect();
+        Some(SessionBatch { character: character.0, epoch: session.epoch.0, replies, pinned: Vec::new() })
+    }
+}
