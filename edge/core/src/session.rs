@@ -451,6 +451,14 @@ impl Session {
         self.refuse(refusal, out);
     }
 
+    /// Another connection of this edge presented the same session and attach number: it goes on there.
+    pub fn handle_superseded(&mut self, out: &mut Vec<Effect>) {
+        if !self.is_closed() {
+            self.state = State::Closed;
+            out.push(Effect::Close(Refusal::new(Code::Superseded, "the session goes on over another connection")));
+        }
+    }
+
     /// No room for another client: refused at once.
     pub fn handle_full(&mut self, out: &mut Vec<Effect>) {
         self.refuse(Refusal::new(Code::Full, "no room for another connection"), out);

@@ -11,6 +11,8 @@ use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 
 /// Inputs that wait for the way to be free, in bytes as [`Uplink`] estimates them: they fit in one message with room to spare.
 pub const INPUTS_HELD_MAX_BYTES: usize = CLUSTER_MESSAGE_MAX_BYTES / 4;
+/// Farewells that wait for an owner.
+pub const DETACHES_HELD_MAX: usize = 16 * 1024;
 /// More than an input or the session around it takes without the body of an action.
 const INPUT_BYTES: usize = 48;
 
@@ -74,9 +76,13 @@ impl Uplink {
         self.pending.attaches.retain(|other| key(other) != (order.character, order.epoch, order.attach));
         if !watched {
             self.pending.watch_sessions.retain(|&character| character != order.character);
+            self.pending.unwatch_sessions.retain(|&character| character != order.character);
             self.pending.unwatch_sessions.push(order.character);
         }
-        self.pending.detaches.push(order);
+        // Without an owner for long: the region lets its clients go by itself when it is back and nobody speaks for them.
+        if self.pending.detaches.len() < DETACHES_HELD_MAX {
+            self.pending.detaches.push(order);
+        }
     }
 
     /// Cells to subscribe to and to forget.

@@ -1,0 +1,149 @@
+//! Questions to the world's directory: sign-in, and where a character is.
+//!
+//! Any node is asked; one that does not lead names the leader. A call whose outcome is unknown is made again with the same
+//! request id until the deadline, which answers the same. What the map says is kept, so that resuming needs no directory as
+//! long as the world has one region.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::time::Duration;
+
+use marchland_edge_core::session::{Located, SignInRefused};
+use marchland_proto::cluster::directory_client::DirectoryClient;
+use marchland_proto::cluster::{LocateReply, LocateRequest, SignInReply, SignInRequest};
+use marchland_proto::codes::Code;
+use marchland_proto::net::{ClusterClient, Transport};
+use marchland_proto::storage::SignInAnswer;
+use marchland_types::limits::JOIN_DEADLINE_MS;
+use marchland_types::seam::{Clock, Entropy};
+use marchland_types::{CharacterId, GroupId, NodeId, RegionId, ReplicaId};
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::worker::Worker;
+
+/// One attempt. Longer than a commit, shorter than an election.
+const ATTEMPT: Duration = Duration::from_millis(1_500);
+/// Pause before the next node is asked.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Pause before the map is asked for again.
+const MAP_PAUSE: Duration = Duration::from_millis(500);
+
+/// What a directory's answer says about asking on.
+trait Answer {
+    fn code(&self) -> u32;
+    fn leader(&self) -> u64;
+}
+
+impl Answer for SignInReply {
+    fn code(&self) -> u32 {
+        self.code
+    }
+    fn leader(&self) -> u64 {
+        self.leader
+    }
+}
+
+impl Answer for LocateReply {
+    fn code(&self) -> u32 {
+        self.code
+    }
+    fn leader(&self) -> u64 {
+        self.leader
+    }
+}
+
+impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
+    /// Asks nodes in turn until one gives an answer that is not about itself.
+    async fn ask<A: Answer, F: Future<Output = Result<tonic::Response<A>, Status>>>(
+        self: &Rc<Self>,
+        call: impl Fn(DirectoryClient<Channel>) -> F,
+    ) -> A {
+        let mut node = self.directory_at.get().unwrap_or(self.nodes[0]);
+        loop {
+            let client = DirectoryClient::over(self.channel(node));
+            let leader = match tokio::time::timeout(ATTEMPT, call(client)).await {
+                Ok(Ok(answer)) => {
+                    let answer = answer.into_inner();
+                    let code = Code::from_u32(answer.code());
+                    if !matches!(code, Some(Code::NotLeader | Code::Unavailable)) {
+                        self.directory_at.set(Some(node));
+                        return answer;
+                    }
+                    ReplicaId(answer.leader()).node()
+                }
+                Ok(Err(status)) => {
+                    tracing::debug!(node = node.0, %status, "directory call failed");
+                    NodeId(0)
+                }
+                Err(_) => NodeId(0),
+            };
+            if leader != node && self.nodes.contains(&leader) {
+                node = leader;
+                tokio::time::sleep(PAUSE / 10).await;
+            } else {
+                let at = self.nodes.iter().position(|&other| other == node).unwrap_or(0);
+                node = self.nodes[(at + 1) % self.nodes.len()];
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Admits a character, within the time that a `Hello` has.
+    pub(crate) async fn sign_in(self: &Rc<Self>, request: SignInRequest) -> Result<SignInAnswer, SignInRefused> {
+        let asked = self.ask(|mut client| {
+            let request = request.clone();
+            async move { client.sign_in(request).await }
+        });
+        let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await;
+        let Ok(SignInReply { code, reason, answer, .. }) = reply else {
+            return Err(SignInRefused { code: Code::Unavailable as u32, reason: "the directory does not answer".into() });
+        };
+        match answer {
+            Some(answer) if code == Code::Ok as u32 => Ok(answer),
+            None if code == Code::Ok as u32 => {
+                Err(SignInRefused { code: Code::Internal as u32, reason: "the directory answered without an answer".into() })
+            }
+            _ => Err(SignInRefused { code, reason }),
+        }
+    }
+
+    /// Where a character is, by the map if that suffices.
+    pub(crate) async fn locate(self: &Rc<Self>, character: CharacterId) -> Option<Located> {
+        if let Some(only) = self.only_region() {
+            return Some(only);
+        }
+        let request = LocateRequest { world: self.shared.options.world.0, character: character.0 };
+        let asked = self.ask(|mut client| async move { client.locate(request).await });
+        let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await.ok()?;
+        let found = reply.code == Code::Ok as u32 && reply.group != 0;
+        found.then_some(Located { group: GroupId(reply.group), region: RegionId(reply.region) })
+    }
+
+    /// The region, if the world is known to have exactly one.
+    pub(crate) fn only_region(&self) -> Option<Located> {
+        match self.map.borrow().as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
+    }
+
+    /// Asks for the map until it is known.
+    pub(crate) async fn learn_map(self: Rc<Self>) {
+        loop {
+            let request = LocateRequest { world: self.shared.options.world.0, character: 0 };
+            let reply = self.ask(|mut client| async move { client.locate(request).await }).await;
+            let regions: Vec<Located> = reply
+                .map
+                .iter()
+                .filter(|region| region.group != 0)
+                .map(|region| Located { group: GroupId(region.group), region: RegionId(region.region) })
+                .collect();
+            if !regions.is_empty() {
+                *self.map.borrow_mut() = regions;
+                return;
+            }
+            tokio::time::sleep(MAP_PAUSE).await;
+        }
+    }
+}

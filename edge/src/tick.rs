@@ -1,0 +1,172 @@
+//! What a node's message does: tables first, then sessions, then one pass that flushes every client of the region.
+
+use std::rc::Rc;
+
+use marchland_edge_core::session::SessionKey;
+use marchland_edge_core::{Applied, Effect, FrameWriter, InterestConfig};
+use marchland_proto::cluster::{NodeToEdge, RegionBatch};
+use marchland_proto::net::Transport;
+use marchland_proto::records::OwnState;
+use marchland_types::seam::{Clock, Entropy};
+use marchland_types::{AttachNumber, CharacterId, GroupId, NodeId, ReplicaId, SessionEpoch};
+
+use crate::connection::ConnRef;
+use crate::stats::Flushed;
+use crate::worker::{Region, Worker};
+
+/// Effects of a pass over many connections, performed when the tables are free again.
+type Pending<S> = Vec<(ConnRef<S>, Vec<Effect>)>;
+
+impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
+    /// A message of a node's stream.
+    pub(crate) fn handle_node(self: &Rc<Self>, node: NodeId, message: NodeToEdge) {
+        for batch in &message.regions {
+            self.handle_batch(node, batch);
+        }
+    }
+
+    fn handle_batch(self: &Rc<Self>, node: NodeId, batch: &RegionBatch) {
+        let now = self.clock.monotonic();
+        let mut pending = Pending::new();
+        let mut wants_uplink = false;
+        {
+            let state = &mut *self.state.borrow_mut();
+            let Some(region) = state.regions.get_mut(&GroupId(batch.group)) else { return };
+            // Whoever was asked before may still speak; it is not believed.
+            if region.route.target() != Some(node) || !region.subscribed {
+                return;
+            }
+            if let Some(gone) = &batch.gone {
+                region.subscribed = false;
+                let leader = (gone.leader != 0).then(|| ReplicaId(gone.leader).node());
+                region.route.lost(now, leader, &self.nodes);
+                self.sweep_soon.notify_one();
+                return;
+            }
+            region.route.heard(now);
+            let applied = region.view.apply(batch);
+            self.tell_sessions(region, batch, applied, &mut pending);
+            match applied {
+                Applied::Tick => {
+                    let flushed = flush(region, &self.shared.options.interest, &mut state.writer, &mut state.out, &mut pending);
+                    let late_ms = self.clock.wall_ms().saturating_sub(batch.server_ms);
+                    self.shared.counters.flushed(flushed, late_ms as f64);
+                    wants_uplink = region.view.has_changes();
+                }
+                Applied::Supplement => {}
+                Applied::Stale => self.shared.counters.stale(),
+            }
+        }
+        if wants_uplink {
+            self.uplink_soon.notify_one();
+        }
+        for (conn, effects) in pending {
+            self.perform(&conn, effects);
+        }
+    }
+
+    fn tell_sessions(
+        &self,
+        region: &mut Region<T::Stream>,
+        batch: &RegionBatch,
+        applied: Applied,
+        pending: &mut Pending<T::Stream>,
+    ) {
+        let now = self.clock.monotonic();
+        let config = &self.shared.options.session;
+        let mut after = |conn: &ConnRef<T::Stream>, effects: Vec<Effect>| {
+            if !effects.is_empty() {
+                pending.push((conn.clone(), effects));
+            }
+        };
+        for answer in &batch.attached {
+            let key = key_of(answer.character, answer.epoch, answer.attach);
+            if let Some(conn) = region.sessions.get(&key) {
+                let mut effects = Vec::new();
+                conn.borrow_mut().session.handle_attached(now, config, answer, &mut effects);
+                after(conn, effects);
+            }
+        }
+        // The region has committed what this says, whichever tick it stands in; only motion must not go back.
+        for session in &batch.sessions {
+            if let Some(conn) = region.newest_session(session.character) {
+                let mut effects = Vec::new();
+                let conn_mut = &mut *conn.borrow_mut();
+                conn_mut.session.handle_batch(session, &mut effects);
+                if let Some(viewer) = &mut conn_mut.viewer {
+                    viewer.pin(&session.pinned);
+                }
+                after(conn, effects);
+            }
+        }
+        if applied != Applied::Stale {
+            match OwnState::iter(&batch.own) {
+                Ok(states) => {
+                    for own in states {
+                        if let Some(conn) = region.newest_session(own.character) {
+                            let mut effects = Vec::new();
+                            let conn_mut = &mut *conn.borrow_mut();
+                            conn_mut.own.take(own);
+                            conn_mut.session.handle_own_state(now, &own, &mut effects);
+                            after(conn, effects);
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(group = %GroupId(batch.group), %error, "own states are not readable"),
+            }
+        }
+        for end in &batch.ended {
+            if let Some(conn) = region.sessions.get(&key_of(end.character, end.epoch, end.attach)) {
+                let mut effects = Vec::new();
+                conn.borrow_mut().session.handle_ended(end, &mut effects);
+                after(conn, effects);
+            }
+        }
+    }
+}
+
+fn key_of(character: u64, epoch: u64, attach: u32) -> SessionKey {
+    SessionKey { character: CharacterId(character), epoch: SessionEpoch(epoch), attach: AttachNumber(attach) }
+}
+
+/// Sends the newest tick to every client of the region that can take it.
+fn flush<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    region: &mut Region<S>,
+    interest: &InterestConfig,
+    writer: &mut FrameWriter,
+    out: &mut bytes::BytesMut,
+    pending: &mut Pending<S>,
+) -> Flushed {
+    let mut flushed = Flushed::default();
+    let Region { view, sessions, .. } = region;
+    for conn in sessions.values() {
+        let conn_mut = &mut *conn.borrow_mut();
+        let Some(own) = conn_mut.own.state().copied() else { continue };
+        if conn_mut.viewer.is_none() || !conn_mut.session.is_playing() {
+            continue;
+        }
+        let sent = match conn_mut.is_writable() {
+            Ok(true) => {
+                let (Some(viewer), Some(replies)) = (&mut conn_mut.viewer, conn_mut.session.replies_mut()) else { continue };
+                viewer.hold_cells(view, interest, own.position[0], own.position[2]);
+                writer.write(view, interest, viewer, &mut conn_mut.own, replies, out);
+                let frame = out.split().freeze();
+                flushed.frames += 1;
+                flushed.bytes += frame.len() as u64;
+                conn_mut.send(frame)
+            }
+            Ok(false) => {
+                flushed.skipped += 1;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(character = own.character, %error, "player: socket lost");
+            let mut effects = Vec::new();
+            conn_mut.session.handle_socket_lost(&mut effects);
+            pending.push((conn.clone(), effects));
+        }
+    }
+    flushed
+}

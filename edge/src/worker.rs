@@ -1,0 +1,519 @@
+//! One loop of an edge: its connections, its regions, and the streams to their owners.
+//!
+//! Everything here runs on one thread. The tables are borrowed only within a call and never across an `await`; effects of
+//! sessions are gathered while they are borrowed and performed after.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use marchland_edge_core::session::{Located, SessionKey};
+use marchland_edge_core::{Effect, FrameWriter, RegionView, Session, SessionConfig, Uplink, Viewer};
+use marchland_proto::client::{Pong, server_message::Body};
+use marchland_proto::cluster::{EdgeToNode, EdgeToRegion, SignInRequest};
+use marchland_proto::net::{ClusterSecurity, Listener, Transport, cluster_channel};
+use marchland_types::seam::{Clock, Entropy};
+use marchland_types::{AttachNumber, CharacterId, GroupId, NodeId, SessionEpoch};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::{JoinSet, spawn_local};
+use tonic::transport::Channel;
+
+use crate::Shared;
+use crate::connection::{ConnRef, welcome};
+use crate::links::{self, Link};
+use crate::routes::{Asked, Route};
+
+/// How long commands are gathered before they go to an owner. A tick is ten times as long.
+const GATHER: Duration = Duration::from_millis(4);
+/// How often routes are looked after while there are clients.
+const SWEEP: Duration = Duration::from_millis(20);
+/// How often with no clients: nothing can be due.
+const SWEEP_IDLE: Duration = Duration::from_millis(500);
+/// How often the deadlines of sessions are looked after, in sweeps.
+const SESSIONS_EVERY: u32 = 3;
+/// How long connections may take to end when the edge stops.
+const STOP: Duration = Duration::from_millis(1_500);
+/// Pause after a failed accept: out of descriptors, or a connection that died in the queue.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pause of a worker that has more than its share of connections.
+const OTHERS_TURN: Duration = Duration::from_millis(2);
+
+/// One loop, ready to run.
+pub struct EdgeWorker<T: Transport, C, E> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) number: usize,
+    pub(crate) transport: T,
+    pub(crate) security: ClusterSecurity,
+    pub(crate) clock: C,
+    pub(crate) entropy: E,
+    pub(crate) listener: Arc<T::Listener>,
+}
+
+/// A running loop.
+pub(crate) struct Worker<T: Transport, C, E> {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) number: usize,
+    transport: T,
+    security: ClusterSecurity,
+    pub(crate) clock: C,
+    pub(crate) entropy: E,
+    /// All nodes, sorted.
+    pub(crate) nodes: Vec<NodeId>,
+    pub(crate) state: RefCell<State<T::Stream>>,
+    channels: RefCell<BTreeMap<NodeId, Channel>>,
+    pub(crate) map: RefCell<Vec<Located>>,
+    /// The node that answered for the directory last.
+    pub(crate) directory_at: Cell<Option<NodeId>>,
+    /// Something waits for an owner.
+    pub(crate) uplink_soon: Notify,
+    /// A route changed.
+    pub(crate) sweep_soon: Notify,
+    /// A connection ended.
+    left: Notify,
+    next_id: Cell<u64>,
+    /// Readers that have not ended yet.
+    open: Cell<usize>,
+}
+
+/// The tables of a loop.
+pub(crate) struct State<S> {
+    connections: BTreeMap<u64, ConnRef<S>>,
+    pub(crate) regions: BTreeMap<GroupId, Region<S>>,
+    links: BTreeMap<NodeId, Link>,
+    pub(crate) writer: FrameWriter,
+    pub(crate) out: BytesMut,
+}
+
+/// One region that clients of this loop are in.
+pub(crate) struct Region<S> {
+    pub(crate) view: RegionView,
+    pub(crate) uplink: Uplink,
+    pub(crate) route: Route,
+    /// The target was told what this edge wants.
+    pub(crate) subscribed: bool,
+    pub(crate) sessions: BTreeMap<SessionKey, ConnRef<S>>,
+}
+
+impl<S> Region<S> {
+    /// The connection with the highest epoch and attach number of a character.
+    pub(crate) fn newest_session(&self, character: u64) -> Option<&ConnRef<S>> {
+        let key = |epoch, attach| SessionKey { character: CharacterId(character), epoch, attach };
+        let all = key(SessionEpoch(0), AttachNumber(0))..=key(SessionEpoch(u64::MAX), AttachNumber(u32::MAX));
+        self.sessions.range(all).next_back().map(|(_, conn)| conn)
+    }
+}
+
+impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
+    /// Runs until the edge is shut down. Must be called within a [`tokio::task::LocalSet`].
+    pub async fn run(self) {
+        let Self { shared, number, transport, security, clock, entropy, listener } = self;
+        let nodes = shared.options.nodes.keys().copied().collect();
+        let mut stop = shared.stop.subscribe();
+        let worker = Rc::new(Worker {
+            shared,
+            number,
+            transport,
+            security,
+            clock,
+            entropy,
+            nodes,
+            state: RefCell::new(State {
+                connections: BTreeMap::new(),
+                regions: BTreeMap::new(),
+                links: BTreeMap::new(),
+                writer: FrameWriter::default(),
+                out: BytesMut::new(),
+            }),
+            channels: RefCell::default(),
+            map: RefCell::default(),
+            directory_at: Cell::new(None),
+            uplink_soon: Notify::new(),
+            sweep_soon: Notify::new(),
+            left: Notify::new(),
+            next_id: Cell::new(0),
+            open: Cell::new(0),
+        });
+        let mut loops = JoinSet::new();
+        let accepting = loops.spawn_local(worker.clone().accept(listener));
+        loops.spawn_local(worker.clone().send_uplinks());
+        loops.spawn_local(worker.clone().sweep());
+        loops.spawn_local(worker.clone().learn_map());
+        // The sender lives in `shared`: it can not be gone.
+        let _ = stop.wait_for(|stop| *stop).await;
+        accepting.abort();
+        worker.stop().await;
+        loops.shutdown().await;
+        worker.state.borrow_mut().links.clear();
+    }
+}
+
+impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.replace(self.next_id.get() + 1)
+    }
+
+    /// A channel to a node, made when it is wanted first.
+    pub(crate) fn channel(&self, node: NodeId) -> Channel {
+        let address = &self.shared.options.nodes[&node];
+        let make = || cluster_channel(&self.transport, &self.security, address);
+        self.channels.borrow_mut().entry(node).or_insert_with(make).clone()
+    }
+
+    // ---- loops
+
+    async fn accept(self: Rc<Self>, listener: Arc<T::Listener>) {
+        let handshakes = Arc::new(Semaphore::new(self.shared.options.limits.handshakes_max));
+        loop {
+            let Ok(handshake) = handshakes.clone().acquire_owned().await else { return };
+            while !self.shared.admission.is_workers_turn(self.number) {
+                tokio::time::sleep(OTHERS_TURN).await;
+            }
+            match listener.accept().await {
+                Ok((stream, from)) => {
+                    spawn_local(welcome(self.clone(), stream, from, handshake));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "player port: accept failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn send_uplinks(self: Rc<Self>) {
+        loop {
+            self.uplink_soon.notified().await;
+            tokio::time::sleep(GATHER).await;
+            self.flush_uplinks();
+        }
+    }
+
+    async fn sweep(self: Rc<Self>) {
+        for round in 0u32.. {
+            let idle = self.state.borrow().connections.is_empty();
+            tokio::select! {
+                () = self.sweep_soon.notified() => {}
+                () = tokio::time::sleep(if idle { SWEEP_IDLE } else { SWEEP }) => {}
+            }
+            self.look_after_routes();
+            if round % SESSIONS_EVERY == 0 {
+                let all: Vec<_> = self.state.borrow().connections.values().cloned().collect();
+                for conn in all {
+                    self.drive(&conn, |session, now, config, out| session.handle_time(now, config, out));
+                }
+            }
+        }
+    }
+
+    async fn stop(self: &Rc<Self>) {
+        let all: Vec<_> = self.state.borrow().connections.values().cloned().collect();
+        let others = &self.shared.options.other_edges;
+        for (i, conn) in all.iter().enumerate() {
+            let other = if others.is_empty() { "" } else { &others[i % others.len()] };
+            self.drive(conn, |session, _, _, out| session.handle_shutdown(other, out));
+        }
+        drop(all);
+        let ended = async {
+            while self.open.get() > 0 {
+                self.left.notified().await;
+            }
+        };
+        // In time or not: what is left is dropped with the loop.
+        let _ = tokio::time::timeout(STOP, ended).await;
+    }
+
+    // ---- connections
+
+    /// A connection whose handshake is done.
+    pub(crate) fn enter(&self, conn: &ConnRef<T::Stream>) {
+        self.open.set(self.open.get() + 1);
+        let state = &mut *self.state.borrow_mut();
+        if state.connections.is_empty() {
+            // The sweeper may sleep long.
+            self.sweep_soon.notify_one();
+        }
+        state.connections.insert(conn.borrow().id, conn.clone());
+    }
+
+    /// Its reader has ended.
+    pub(crate) fn left(&self) {
+        self.open.set(self.open.get() - 1);
+        self.left.notify_one();
+    }
+
+    /// Gives something to a session and performs what follows from it.
+    pub(crate) fn drive(
+        self: &Rc<Self>,
+        conn: &ConnRef<T::Stream>,
+        event: impl FnOnce(&mut Session, Duration, &SessionConfig, &mut Vec<Effect>),
+    ) {
+        let mut effects = Vec::new();
+        event(&mut conn.borrow_mut().session, self.clock.monotonic(), &self.shared.options.session, &mut effects);
+        self.perform(conn, effects);
+    }
+
+    /// Performs effects in order, and what follows from them.
+    pub(crate) fn perform(self: &Rc<Self>, conn: &ConnRef<T::Stream>, effects: Vec<Effect>) {
+        let mut queue = VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            let mut more = Vec::new();
+            self.perform_one(conn, effect, &mut more);
+            queue.extend(more);
+        }
+    }
+
+    fn perform_one(self: &Rc<Self>, conn: &ConnRef<T::Stream>, effect: Effect, more: &mut Vec<Effect>) {
+        let now = self.clock.monotonic();
+        match effect {
+            Effect::SignIn { token, character_name, secret_hash, request_id } => {
+                let world = self.shared.options.world.0;
+                let secret_hash = bytes::Bytes::copy_from_slice(&secret_hash);
+                let request = SignInRequest { world, token, character_name, secret_hash, request_id };
+                let (worker, conn) = (self.clone(), conn.clone());
+                spawn_local(async move {
+                    let answer = worker.sign_in(request).await;
+                    worker.drive(&conn, |session, now, _, out| {
+                        session.handle_signed_in(now, answer.as_ref().map_err(Clone::clone), out);
+                    });
+                });
+            }
+            Effect::Locate { character } => match self.only_region() {
+                Some(only) => conn.borrow_mut().session.handle_located(now, Some(only), more),
+                None => {
+                    let (worker, conn) = (self.clone(), conn.clone());
+                    spawn_local(async move {
+                        let found = worker.locate(character).await;
+                        worker.drive(&conn, |session, now, _, out| session.handle_located(now, found, out));
+                    });
+                }
+            },
+            Effect::Attach { group, order } => {
+                let key = SessionKey {
+                    character: CharacterId(order.character),
+                    epoch: SessionEpoch(order.epoch),
+                    attach: AttachNumber(order.attach),
+                };
+                conn.borrow_mut().place = Some((group, key));
+                let superseded = {
+                    let state = &mut *self.state.borrow_mut();
+                    let region = state.regions.entry(group).or_insert_with(|| self.new_region(now, group));
+                    let before = region.sessions.insert(key, conn.clone());
+                    if region.subscribed {
+                        region.uplink.attach(order);
+                        self.uplink_soon.notify_one();
+                    } else {
+                        self.sweep_soon.notify_one();
+                    }
+                    before.filter(|old| !Rc::ptr_eq(old, conn))
+                };
+                if let Some(old) = superseded {
+                    self.drive(&old, |session, _, _, out| session.handle_superseded(out));
+                }
+            }
+            Effect::Inputs { group, inputs } => {
+                let state = &mut *self.state.borrow_mut();
+                // Without an owner they wait in their session.
+                if let Some(region) = state.regions.get_mut(&group)
+                    && region.subscribed
+                {
+                    region.uplink.inputs(inputs);
+                    self.uplink_soon.notify_one();
+                }
+            }
+            Effect::Detach { group, order } => {
+                let key = SessionKey {
+                    character: CharacterId(order.character),
+                    epoch: SessionEpoch(order.epoch),
+                    attach: AttachNumber(order.attach),
+                };
+                let state = &mut *self.state.borrow_mut();
+                if let Some(region) = state.regions.get_mut(&group) {
+                    // A farewell is answered: the session stays listed until then.
+                    if !order.goodbye && region.sessions.get(&key).is_some_and(|own| Rc::ptr_eq(own, conn)) {
+                        region.sessions.remove(&key);
+                    }
+                    let watched = order.goodbye || region.newest_session(order.character).is_some();
+                    region.uplink.detach(order, watched);
+                    self.uplink_soon.notify_one();
+                }
+            }
+            Effect::Welcome(welcome) => {
+                let conn_mut = &mut *conn.borrow_mut();
+                // Staggered by character, so that a crowd that arrives at once is not picked for at once.
+                let phase = (welcome.character_id % u64::from(self.shared.options.interest.repick_every_ticks)) as u32;
+                conn_mut.viewer = Some(Viewer::new(welcome.character_id, phase));
+                self.shared.counters.client_came();
+                if conn_mut.send_message(Body::Welcome(*welcome)).is_err() {
+                    conn_mut.session.handle_socket_lost(more);
+                }
+            }
+            Effect::Pong { client_ms } => {
+                let pong = Body::Pong(Pong { client_ms, server_ms: self.clock.wall_ms() });
+                let conn_mut = &mut *conn.borrow_mut();
+                // One that the socket does not take is not sent later: it would measure the wrong thing.
+                let sent = match conn_mut.is_writable() {
+                    Ok(true) => conn_mut.send_message(pong),
+                    Ok(false) => Ok(()),
+                    Err(error) => Err(error),
+                };
+                if sent.is_err() {
+                    conn_mut.session.handle_socket_lost(more);
+                }
+            }
+            Effect::Close(refusal) => {
+                self.remove(conn);
+                conn.borrow_mut().end(refusal);
+            }
+            Effect::Forget => {
+                self.remove(conn);
+                conn.borrow_mut().forget();
+            }
+        }
+    }
+
+    /// Takes a connection out of all tables.
+    fn remove(&self, conn: &ConnRef<T::Stream>) {
+        let conn_mut = &mut *conn.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
+        state.connections.remove(&conn_mut.id);
+        let viewer = conn_mut.viewer.take();
+        if viewer.is_some() {
+            self.shared.counters.client_went();
+        }
+        let Some((group, key)) = conn_mut.place.take() else { return };
+        let Some(region) = state.regions.get_mut(&group) else { return };
+        if region.sessions.get(&key).is_some_and(|other| Rc::ptr_eq(other, conn)) {
+            region.sessions.remove(&key);
+        }
+        if let Some(mut viewer) = viewer {
+            viewer.release(&mut region.view);
+            self.uplink_soon.notify_one();
+        }
+    }
+
+    // ---- owners
+
+    fn new_region(&self, now: Duration, group: GroupId) -> Region<T::Stream> {
+        Region {
+            view: RegionView::new(group),
+            uplink: Uplink::new(group),
+            route: Route::new(now, self.nodes[group.serial() as usize % self.nodes.len()]),
+            subscribed: false,
+            sessions: BTreeMap::new(),
+        }
+    }
+
+    fn look_after_routes(self: &Rc<Self>) {
+        let now = self.clock.monotonic();
+        let mut asked = Vec::new();
+        for (&group, region) in &mut self.state.borrow_mut().regions {
+            if region.sessions.is_empty() && !region.route.is_seeking() {
+                continue;
+            }
+            if let Some(change) = region.route.handle_time(now, region.view.time_rate(), &self.nodes) {
+                region.subscribed = false;
+                asked.push((group, change));
+            }
+        }
+        for (group, Asked { node, left }) in asked {
+            let up = {
+                let state = &mut *self.state.borrow_mut();
+                if let Some(up) = left.and_then(|left| state.links.get(&left)).and_then(|link| link.up.as_ref()) {
+                    let forget = EdgeToRegion { group: group.0, reset: true, ..EdgeToRegion::default() };
+                    // If its queue is full it hears of it by silence.
+                    let _ = up.try_send(EdgeToNode { regions: vec![forget] });
+                }
+                let open = || links::open(self, node, self.channel(node));
+                state.links.entry(node).or_insert_with(open).up.is_some()
+            };
+            if up {
+                self.subscribe(group);
+            }
+        }
+    }
+
+    /// A stream to a node is up: every region that is looked for there is asked for.
+    pub(crate) fn link_up(self: &Rc<Self>, node: NodeId, up: mpsc::Sender<EdgeToNode>) {
+        let mut groups = Vec::new();
+        {
+            let state = &mut *self.state.borrow_mut();
+            if let Some(link) = state.links.get_mut(&node) {
+                link.up = Some(up);
+            }
+            groups.extend(state.regions.iter().filter(|(_, region)| region.route.target() == Some(node)).map(|(g, _)| *g));
+        }
+        for group in groups {
+            self.subscribe(group);
+        }
+    }
+
+    /// It broke, or could not be made.
+    pub(crate) fn link_down(self: &Rc<Self>, node: NodeId) {
+        let now = self.clock.monotonic();
+        let state = &mut *self.state.borrow_mut();
+        if let Some(link) = state.links.get_mut(&node) {
+            link.up = None;
+        }
+        for region in state.regions.values_mut().filter(|region| region.route.target() == Some(node)) {
+            region.subscribed = false;
+            region.route.lost(now, None, &self.nodes);
+        }
+        self.sweep_soon.notify_one();
+    }
+
+    /// Tells a region's target all that this edge wants of it, and all that its sessions still wait for.
+    fn subscribe(self: &Rc<Self>, group: GroupId) {
+        let conns: Vec<_> = {
+            let state = &mut *self.state.borrow_mut();
+            let Some(region) = state.regions.get_mut(&group) else { return };
+            region.subscribed = true;
+            let cells = region.view.restart();
+            region.uplink.restart(cells);
+            region.sessions.values().cloned().collect()
+        };
+        for conn in conns {
+            self.drive(&conn, |session, now, _, out| session.handle_owner_changed(now, out));
+        }
+        self.uplink_soon.notify_one();
+    }
+
+    /// Sends what was gathered, one message per node.
+    fn flush_uplinks(self: &Rc<Self>) {
+        let mut overflowed = Vec::new();
+        {
+            let State { regions, links, .. } = &mut *self.state.borrow_mut();
+            for (&node, link) in links.iter() {
+                let Some(up) = &link.up else { continue };
+                let mut message = EdgeToNode::default();
+                let Ok(permit) = up.try_reserve() else {
+                    // Its connection is slower than we: later, with what comes until then.
+                    self.uplink_soon.notify_one();
+                    continue;
+                };
+                for region in regions.values_mut() {
+                    if !region.subscribed || region.route.target() != Some(node) {
+                        continue;
+                    }
+                    if region.view.has_changes() {
+                        region.uplink.cells(region.view.take_changes());
+                    }
+                    if !region.uplink.is_empty() {
+                        message.regions.push(region.uplink.take());
+                    }
+                    if region.uplink.overflowed() {
+                        overflowed.extend(region.sessions.values().cloned());
+                    }
+                }
+                if !message.regions.is_empty() {
+                    permit.send(message);
+                }
+            }
+        }
+        for conn in overflowed {
+            self.drive(&conn, |session, now, _, out| session.handle_inputs_lost(now, out));
+        }
+    }
+}
