@@ -1,0 +1,288 @@
+//! `marchland verify` and `marchland admin`: arguments, tables, JSON.
+//!
+//! With `--json` one JSON document goes to the output and nothing else. The outcome tells the exit code: a verdict that is
+//! not sound, and a cluster that is not healthy, are failures of the command.
+
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use comfy_table::{Table, presets};
+use marchland_proto::net::{ClusterSecurity, TlsFiles, TokioTransport};
+use serde::Serialize;
+
+use crate::client::{AdminCluster, AdminEndpoint, ClusterView, EndpointError, NodeAnswer, cluster_status};
+use crate::verify::{VerifyError, VerifyReport, verify};
+
+/// Why a command could not say anything. Exit code 1.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The nodes can not be asked.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// There is no verdict.
+    #[error("could not verify: {0}")]
+    Verify(#[from] VerifyError),
+    /// The output is closed.
+    #[error("can not write the answer: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// How a command ended, when it could say something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All is well: exit code 0.
+    Well,
+    /// Something is wrong, and was printed: exit code 1.
+    Wrong,
+}
+
+/// Arguments of `marchland verify`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  marchland verify --ready-file r.json --json\n\n\
+    Exit code 0: replicas agree, no item is missing or doubled. 1: something is wrong, or a replica did not answer.")]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    /// Print one JSON document and nothing else.
+    #[arg(long)]
+    json: bool,
+    /// How long to wait for owners and replicas, in seconds.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout_s: u64,
+}
+
+/// Arguments of `marchland admin`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  marchland admin --ready-file r.json cluster status\n  \
+    marchland admin --endpoint 10.0.0.1:7101 --authority ca.pem --certificate admin.pem --key admin.key \\\n    \
+    --token-file admin.token --json cluster status")]
+pub struct AdminArgs {
+    #[command(flatten)]
+    endpoint: EndpointArgs,
+    /// Print one JSON document and nothing else.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: AdminCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum AdminCommand {
+    /// The cluster as a whole.
+    Cluster {
+        #[command(subcommand)]
+        command: ClusterCommand,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum ClusterCommand {
+    /// Every node and replica: roles, terms, ticks, what is applied and what is durable.
+    #[command(after_help = "Example:\n  marchland admin --ready-file r.json cluster status\n\n\
+        Exit code 0: every node answered and is ready. 1: one is not.")]
+    Status,
+}
+
+/// Which cluster, and as whom. Secrets are read from files, never from the command line.
+#[derive(Clone, Debug, Args)]
+struct EndpointArgs {
+    /// File that `marchland up --ready-file` wrote.
+    #[arg(long, value_name = "PATH", required_unless_present = "endpoint", conflicts_with = "endpoint")]
+    ready_file: Option<PathBuf>,
+    /// Cluster address of a node; once for each node.
+    #[arg(long, value_name = "HOST:PORT", requires_all = ["authority", "certificate", "key", "token_file"])]
+    endpoint: Vec<String>,
+    /// Certificate of the cluster's authority, PEM.
+    #[arg(long, value_name = "PATH", requires = "endpoint")]
+    authority: Option<PathBuf>,
+    /// Certificate with the role `admin`, PEM.
+    #[arg(long, value_name = "PATH", requires = "endpoint")]
+    certificate: Option<PathBuf>,
+    /// Its key, PEM.
+    #[arg(long, value_name = "PATH", requires = "endpoint")]
+    key: Option<PathBuf>,
+    /// File with the admin token.
+    #[arg(long, value_name = "PATH", requires = "endpoint")]
+    token_file: Option<PathBuf>,
+}
+
+impl EndpointArgs {
+    fn connect(&self) -> Result<AdminCluster, EndpointError> {
+        let endpoint = match (&self.ready_file, &self.authority, &self.certificate, &self.key, &self.token_file) {
+            (Some(path), ..) => AdminEndpoint::from_ready_file(path)?,
+            (None, Some(authority), Some(certificate), Some(key), Some(token_file)) => AdminEndpoint {
+                addresses: self.endpoint.clone(),
+                security: ClusterSecurity::load(&TlsFiles {
+                    authority: authority.clone(),
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                })?,
+                token: std::fs::read_to_string(token_file)
+                    .map_err(|error| EndpointError::Unreadable { path: token_file.clone(), error })?,
+            },
+            // clap has asked for all of them together.
+            _ => return Err(EndpointError::NoAddress),
+        };
+        endpoint.connect(&TokioTransport)
+    }
+}
+
+impl VerifyArgs {
+    /// Verifies the cluster and prints the verdict.
+    pub async fn run(&self, out: &mut impl Write) -> Result<Outcome, CommandError> {
+        let cluster = self.endpoint.connect()?;
+        let report = verify(&cluster, Duration::from_secs(self.timeout_s)).await?;
+        put(out, self.json, &report, verdict)?;
+        Ok(if report.sound() { Outcome::Well } else { Outcome::Wrong })
+    }
+}
+
+impl AdminArgs {
+    /// Runs the command and prints its answer.
+    pub async fn run(&self, out: &mut impl Write) -> Result<Outcome, CommandError> {
+        let AdminCommand::Cluster { command: ClusterCommand::Status } = &self.command;
+        let view = cluster_status(&self.endpoint.connect()?).await;
+        put(out, self.json, &view, overview)?;
+        Ok(if view.healthy() { Outcome::Well } else { Outcome::Wrong })
+    }
+}
+
+fn put<T: Serialize>(out: &mut impl Write, json: bool, answer: &T, people: fn(&T) -> String) -> std::io::Result<()> {
+    if json {
+        serde_json::to_writer_pretty(&mut *out, answer).map_err(std::io::Error::other)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(people(answer).as_bytes())?;
+    }
+    out.flush()
+}
+
+fn table(head: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(head.iter().copied());
+    table
+}
+
+/// The verdict for people.
+fn verdict(report: &VerifyReport) -> String {
+    let mut rows = table(&["regions", "replicas", "divergent", "items", "duplicated", "missing", "unexplained", "in two places"]);
+    rows.add_row([
+        report.regions,
+        report.replicas,
+        report.divergent,
+        report.items,
+        report.duplicated_items,
+        report.missing_items,
+        report.unexplained_items,
+        report.characters_in_two_places,
+    ]);
+    let mut text = format!("{rows}\n");
+    for divergence in &report.divergences {
+        let differs = divergence.components.join(", ");
+        // Writing to a String can not fail, here and below.
+        let _ = writeln!(text, "replica {} of {} differs in: {differs}", divergence.replica, divergence.group);
+    }
+    for (what, ids) in [("items", &report.duplicated_item_ids), ("characters", &report.doubled_character_ids)] {
+        if !ids.is_empty() {
+            let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+            let _ = writeln!(text, "{what} present more than once: {}", ids.join(", "));
+        }
+    }
+    text.push_str(if report.sound() { "sound\n" } else { "NOT SOUND\n" });
+    text
+}
+
+/// The cluster for people.
+fn overview(view: &ClusterView) -> String {
+    let mut nodes = table(&["node", "address", "state", "players", "up", "version"]);
+    let mut groups =
+        table(&["group", "replica", "role", "term", "tick", "rate", "sessions", "entities", "applied", "durable", "remarks"]);
+    for NodeAnswer { address, status, error } in &view.nodes {
+        let Some(status) = status else {
+            let error = error.as_deref().unwrap_or("no answer");
+            nodes.add_row(["?", address, error, "", "", ""]);
+            continue;
+        };
+        let state = match (status.ready, status.not_ready_because.as_str()) {
+            (true, _) => "ready",
+            (false, "") => "not ready",
+            (false, reason) => reason,
+        };
+        nodes.add_row([
+            &status.node.to_string(),
+            address,
+            state,
+            &status.clients.to_string(),
+            &format!("{} s", status.uptime_ms / 1000),
+            &status.version,
+        ]);
+        for group in &status.groups {
+            let mut remarks: Vec<&str> = Vec::new();
+            remarks.extend(group.owner.then_some("owner"));
+            remarks.extend(group.diverged.then_some("DIVERGED"));
+            remarks.extend((!group.fault.is_empty()).then_some(group.fault.as_str()));
+            groups.add_row([
+                &group.group,
+                &group.replica,
+                &group.role,
+                &group.term.to_string(),
+                &group.tick.to_string(),
+                &format!("{} %", group.time_rate),
+                &group.sessions.to_string(),
+                &group.entities.to_string(),
+                &group.applied_index.to_string(),
+                &group.durable_index.to_string(),
+                &remarks.join(", "),
+            ]);
+        }
+    }
+    format!("{nodes}\n\n{groups}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    enum Cli {
+        Verify(VerifyArgs),
+        Admin(AdminArgs),
+    }
+
+    #[test]
+    fn arguments_are_taken_together_or_not_at_all() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).is_ok();
+        assert!(parses("x verify --ready-file r.json --json"));
+        assert!(parses("x admin --ready-file r.json cluster status --json"));
+        assert!(parses(
+            "x admin --endpoint a:1 --endpoint b:1 --authority a --certificate b --key c --token-file d cluster status"
+        ));
+        assert!(!parses("x verify"));
+        assert!(!parses("x verify --endpoint a:1"));
+        assert!(!parses("x verify --ready-file r.json --timeout-s 0"));
+        assert!(!parses("x admin --ready-file r.json cluster"));
+        for sub in ["verify", "admin"] {
+            let help = Cli::try_parse_from(["x", sub, "--help"]).unwrap_err().to_string();
+            assert!(help.contains("Example"), "{help}");
+        }
+    }
+
+    #[test]
+    fn a_verdict_names_what_is_wrong() {
+        let mut report = VerifyReport { regions: 1, replicas: 3, items: 5, ..VerifyReport::default() };
+        assert!(verdict(&report).ends_with("\nsound\n"));
+        report.duplicated_items = 1;
+        report.duplicated_item_ids = vec![4711];
+        let text = verdict(&report);
+        assert!(text.contains("items present more than once: 4711") && text.ends_with("NOT SOUND\n"), "{text}");
+        let json = serde_json::to_value(&report).unwrap();
+        for key in ["regions", "replicas", "divergent", "items", "duplicated_items", "missing_items", "characters_in_two_places"]
+        {
+            assert!(json[key].is_u64(), "{key}");
+        }
+    }
+}

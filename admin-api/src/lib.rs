@@ -1,0 +1,23 @@
+//! What operators and scripts see of a cluster: the admin service, the pages of a node, and the command line's side of both.
+//!
+//! - [`AdminBackend`]: what a node can tell about itself. The server implements it; everything here is built on it alone.
+//! - [`AdminService`]: the gRPC service. Callers prove the role `admin` by certificate and carry the token.
+//! - [`http`]: health, metrics, dashboard and the browser client. GET only, bounded, tells nothing secret.
+//! - [`client`]: asks the nodes of a cluster, as operators' tools do.
+//! - [`verify`]: whether replicas agree and no item is missing or doubled; [`verify::judge`] is pure.
+//! - [`command`]: arguments and output of `marchland verify` and `marchland admin`.
+//!
+//! Nothing in this crate changes a region: a cut is the only thing that it asks a group to commit.
+
+mod backend;
+pub mod client;
+pub mod command;
+pub mod http;
+mod service;
+pub mod status;
+mod token;
+pub mod verify;
+
+pub use backend::{AdminBackend, Answer, MemberPages, MintedToken};
+pub use service::AdminService;
+pub use token::AdminToken;

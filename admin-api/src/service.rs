@@ -1,0 +1,77 @@
+//! The admin service of a node: gRPC over the cluster's mutual TLS.
+//!
+//! A caller needs both a certificate with the role `admin` and the token: neither a node's certificate nor a stolen token
+//! alone opens it. What it asks for is bounded by the backend; a refused call says which of the two was missing.
+
+use std::sync::Arc;
+
+use marchland_proto::cluster::admin_server::{Admin, AdminServer};
+use marchland_proto::cluster::{InspectReply, InspectRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest};
+use marchland_proto::net::{Role, peer_of};
+use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
+use marchland_types::{CutNumber, GroupId};
+use tonic::{Request, Response, Status};
+
+use crate::{AdminBackend, AdminToken};
+
+/// gRPC's `Admin` over an [`AdminBackend`].
+pub struct AdminService {
+    backend: Arc<dyn AdminBackend>,
+    token: Option<AdminToken>,
+}
+
+impl AdminService {
+    /// The service, ready to be added to the routes of [`marchland_proto::net::serve_cluster`]. Without a token it refuses
+    /// every call: an operator has not set one up.
+    #[must_use]
+    pub fn server(backend: Arc<dyn AdminBackend>, token: Option<AdminToken>) -> AdminServer<Self> {
+        AdminServer::new(Self { backend, token })
+            .max_decoding_message_size(64 * 1024)
+            .max_encoding_message_size(CLUSTER_MESSAGE_MAX_BYTES)
+    }
+
+    #[allow(clippy::result_large_err, reason = "tonic's own error type")]
+    fn admit<M>(&self, request: &Request<M>) -> Result<(), Status> {
+        let peer = peer_of(request)?;
+        if !peer.roles.contains(&Role::Admin) {
+            return Err(Status::permission_denied(format!("{peer} has not the role admin")));
+        }
+        let Some(token) = &self.token else {
+            return Err(Status::permission_denied("this node has no admin token configured and refuses every admin call"));
+        };
+        let presented = request.metadata().get("authorization").ok_or_else(|| Status::unauthenticated("no admin token"))?;
+        let presented = presented.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+        match presented {
+            Some(presented) if token.admits(presented) => Ok(()),
+            Some(_) => {
+                tracing::warn!(%peer, "admin call with a wrong token");
+                Err(Status::unauthenticated("wrong admin token"))
+            }
+            None => Err(Status::unauthenticated("authorization must be \"Bearer TOKEN\"")),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        self.admit(&request)?;
+        Ok(Response::new(self.backend.status().await))
+    }
+
+    async fn take_cut(&self, request: Request<TakeCutRequest>) -> Result<Response<TakeCutReply>, Status> {
+        self.admit(&request)?;
+        let peer = peer_of(&request)?.to_string();
+        let TakeCutRequest { group, number } = request.into_inner();
+        let group = GroupId(group);
+        let reply = self.backend.take_cut(group, CutNumber(number)).await;
+        tracing::info!(%peer, %group, asked = number, taken = reply.number, code = reply.code, "admin: cut");
+        Ok(Response::new(reply))
+    }
+
+    async fn inspect(&self, request: Request<InspectRequest>) -> Result<Response<InspectReply>, Status> {
+        self.admit(&request)?;
+        let InspectRequest { group, cut } = request.into_inner();
+        Ok(Response::new(self.backend.inspect(GroupId(group), CutNumber(cut)).await))
+    }
+}

@@ -1,0 +1,173 @@
+//! A node that has nothing but answers: one replica of one region, as a test wants it to be.
+
+#![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
+
+use std::sync::{Arc, Mutex};
+
+use marchland_admin::client::AdminEndpoint;
+use marchland_admin::{AdminBackend, AdminService, AdminToken, Answer, MemberPages, MintedToken};
+use marchland_proto::cluster::{ComponentHash, GroupStatus, InspectReply, StatusReply, TakeCutReply};
+use marchland_proto::codes::Code;
+use marchland_proto::net::{ClusterSecurity, Listener, PeerIdentity, Role, TokioTransport, Transport, serve_cluster};
+use marchland_types::{CutNumber, GroupId, Incarnation, NodeId, RegionId, ReplicaId, WorldId};
+
+pub const TOKEN: &str = "open sesame";
+
+pub fn group() -> GroupId {
+    GroupId::region(WorldId(1), RegionId(1))
+}
+
+pub fn replica(node: u32) -> u64 {
+    ReplicaId::new(NodeId(node), Incarnation(1)).0
+}
+
+/// What all nodes of a test share.
+pub struct World {
+    /// Node that owns the region.
+    pub owner: u32,
+    /// Node that says of itself that it does, before it learns better.
+    pub believed_owner: u32,
+    pub cut: u64,
+    pub state: InspectReply,
+}
+
+#[derive(Clone)]
+pub struct Node {
+    pub number: u32,
+    pub world: Arc<Mutex<World>>,
+    /// Changes this replica's answer.
+    pub plant: fn(&mut InspectReply),
+    /// Answers "not reached" this many times.
+    pub late: Arc<Mutex<u32>>,
+    pub ready: Result<(), String>,
+    pub mints: bool,
+    pub diverged: bool,
+    pub members: Vec<MemberPages>,
+}
+
+pub fn world() -> Arc<Mutex<World>> {
+    let state = InspectReply {
+        index: 7,
+        tick: 5,
+        state_hash: 11,
+        items: vec![1, 2, 3],
+        characters: vec![1],
+        items_minted: 4,
+        items_destroyed: 1,
+        components: vec![ComponentHash { name: "position".into(), hash: 1 }],
+        ..InspectReply::default()
+    };
+    Arc::new(Mutex::new(World { owner: 1, believed_owner: 1, cut: 0, state }))
+}
+
+impl Node {
+    pub fn new(number: u32, world: &Arc<Mutex<World>>) -> Self {
+        Self {
+            number,
+            world: world.clone(),
+            plant: |_| {},
+            late: Arc::default(),
+            ready: Ok(()),
+            mints: true,
+            diverged: false,
+            members: Vec::new(),
+        }
+    }
+}
+
+impl AdminBackend for Node {
+    fn status(&self) -> Answer<'_, StatusReply> {
+        let world = self.world.lock().unwrap();
+        let status = GroupStatus {
+            group: group().0,
+            replica: replica(self.number),
+            role: if world.owner == self.number { "leader" } else { "follower" }.into(),
+            voters: (1..=3).map(replica).collect(),
+            owner: world.believed_owner == self.number,
+            diverged: self.diverged,
+            ..GroupStatus::default()
+        };
+        let directory = GroupStatus { group: GroupId::directory(WorldId(1)).0, ..GroupStatus::default() };
+        let reply = StatusReply {
+            node: self.number,
+            version: "0.1.0".into(),
+            ready: self.ready.is_ok(),
+            groups: vec![directory, status],
+            ..StatusReply::default()
+        };
+        Box::pin(async move { reply })
+    }
+
+    fn take_cut(&self, _: GroupId, number: CutNumber) -> Answer<'_, TakeCutReply> {
+        let mut world = self.world.lock().unwrap();
+        let reply = if world.owner == self.number {
+            world.cut = if number.0 == 0 { world.cut + 1 } else { world.cut.max(number.0) };
+            TakeCutReply { number: world.cut, index: 7, ..TakeCutReply::default() }
+        } else {
+            world.believed_owner = world.owner;
+            TakeCutReply { code: Code::NotLeader as u32, leader: replica(world.owner), ..TakeCutReply::default() }
+        };
+        Box::pin(async move { reply })
+    }
+
+    fn inspect(&self, asked: GroupId, cut: CutNumber) -> Answer<'_, InspectReply> {
+        let mut late = self.late.lock().unwrap();
+        let world = self.world.lock().unwrap();
+        let reply = if asked != group() {
+            InspectReply { code: 1, ..InspectReply::default() }
+        } else if *late > 0 || cut.0 > world.cut {
+            *late = late.saturating_sub(1);
+            InspectReply { code: 2, ..InspectReply::default() }
+        } else {
+            let mut state = world.state.clone();
+            (self.plant)(&mut state);
+            state
+        };
+        Box::pin(async move { reply })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.ready.clone()
+    }
+
+    fn metrics_text(&self) -> String {
+        "marchland_clients 3\n".into()
+    }
+
+    fn map_json(&self) -> String {
+        r#"{"open":true,"side_m":100}"#.into()
+    }
+
+    fn mint_token(&self, account: &str) -> Option<MintedToken> {
+        let minted = MintedToken { token: format!("t-{account}"), world: "aurora".into(), ws: "ws://127.0.0.1:1".into() };
+        self.mints.then_some(minted)
+    }
+
+    fn members(&self) -> Vec<MemberPages> {
+        self.members.clone()
+    }
+}
+
+pub fn security(roles: &[Role]) -> ClusterSecurity {
+    ClusterSecurity::simulated(PeerIdentity {
+        cluster: "dev".into(),
+        node: NodeId(0),
+        roles: roles.iter().copied().collect(),
+        worlds: None,
+    })
+}
+
+/// Serves the node's admin service on a free port; returns the address.
+pub async fn serve_node(node: Node) -> String {
+    let listener = TokioTransport.listen("127.0.0.1:0").await.unwrap();
+    let address = Listener::local_addr(&listener).unwrap().to_string();
+    let service = AdminService::server(Arc::new(node), AdminToken::new(TOKEN));
+    let routes = tonic::service::Routes::new(service);
+    tokio::spawn(serve_cluster(listener, security(&[Role::Shard]), routes, std::future::pending()));
+    address
+}
+
+/// How a test's tool reaches these nodes.
+pub fn endpoint(addresses: Vec<String>) -> AdminEndpoint {
+    AdminEndpoint { addresses, security: security(&[Role::Admin]), token: TOKEN.into() }
+}
