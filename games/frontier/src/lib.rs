@@ -1,0 +1,218 @@
+//! The demo world: walk over a map from Tiled, gather ore, carry it, lay it down, talk.
+//!
+//! It is also the template for a game of your own. What to look at, in this order:
+//!
+//! - this file: [`Frontier`] and its [`Game`] implementation, the whole of what the server knows of a game;
+//! - `actions/`: one file for each thing that a player can do;
+//! - [`components`]: what the rules remember about entities;
+//! - [`map`]: content drawn in a designer's tool, compiled into the binary;
+//! - `schema/`: what clients send and are told;
+//! - `tests/restore_midway.rs`: the test that every game must pass.
+//!
+//! Rules are functions of the state. They must not look at a clock, draw random numbers of their own, read files or iterate
+//! over a `HashMap`: three replicas run them and must agree to the bit. `clippy.toml` forbids the usual ways out.
+
+mod actions;
+pub mod components;
+mod ground;
+pub mod map;
+mod messages;
+mod ore;
+mod parameters;
+
+use bytes::Bytes;
+use marchland_region_core::{
+    Action, ActionName, BadParameters, CharacterId, Context, EntityId, Entrance, Game, Ground, Refusal, Registry, Spawn, Timer,
+    World,
+};
+use prost::Message;
+
+use crate::components::{Hands, Vein};
+pub use crate::ground::FrontierGround;
+use crate::map::{ContentError, FrontierMap};
+pub use crate::messages::{
+    Drop, Gather, Gathered, Inventory, Item, Items, Look, Map, Open, Parameters, PickUp, Said, Say,
+    parameters as parameters_schema,
+};
+pub use crate::parameters::{map_parameters, open_parameters};
+
+/// Kinds of entities.
+pub mod kind {
+    /// A player's character.
+    pub const CHARACTER: u32 = 1;
+    /// A place where ore grows.
+    pub const ORE: u32 = 2;
+    /// An item on the ground.
+    pub const ITEM: u32 = 3;
+}
+
+/// What players can do.
+pub mod action {
+    /// Take ore from the nearest vein within reach.
+    pub const GATHER: u32 = 1;
+    /// Lay an item down.
+    pub const DROP: u32 = 2;
+    /// Pick up the nearest item within reach.
+    pub const PICK_UP: u32 = 3;
+    /// Say something to those near.
+    pub const SAY: u32 = 4;
+    /// Ask what one holds.
+    pub const INVENTORY: u32 = 5;
+}
+
+/// Kind of the area event that carries [`Said`].
+pub const EVENT_SAID: u32 = 4;
+/// How far hands reach, in metres.
+pub const REACH_M: f32 = 2.0;
+/// Full speed, in metres a second.
+pub const SPEED_M_S: f32 = 5.0;
+/// Rest after gathering, in milliseconds.
+pub const GATHER_REST_MS: u64 = 1000;
+/// Longest saying, in bytes of UTF-8.
+pub const SAY_MAX_BYTES: usize = 200;
+
+/// Raised when the rules change.
+const RULES_VERSION: u64 = 1;
+/// Looks that a character may have.
+const CHARACTER_LOOKS: u64 = 8;
+
+/// Random streams, one per system.
+mod stream {
+    pub(crate) const ENTRANCE: u32 = 1;
+    pub(crate) const ORE: u32 = 2;
+}
+
+/// The rules and the content of the demo world.
+#[derive(Debug)]
+pub struct Frontier {
+    aurora: FrontierMap,
+}
+
+impl Frontier {
+    /// Reads the content that is compiled in.
+    ///
+    /// # Errors
+    /// When the map can not be used. A test of this crate keeps that from being shipped.
+    pub fn new() -> Result<Self, ContentError> {
+        Ok(Self { aurora: FrontierMap::aurora()? })
+    }
+
+    /// The map that worlds have unless their parameters say otherwise.
+    #[must_use]
+    pub fn aurora(&self) -> &FrontierMap {
+        &self.aurora
+    }
+}
+
+impl Game for Frontier {
+    type Ground = FrontierGround;
+
+    fn rules_version(&self) -> u64 {
+        RULES_VERSION
+    }
+
+    fn content_hash(&self) -> u64 {
+        self.aurora.content_hash()
+    }
+
+    fn components(&self, registry: &mut Registry) {
+        registry.add::<Vein>();
+        registry.add::<Hands>();
+    }
+
+    fn actions(&self) -> &'static [ActionName] {
+        &[
+            ActionName { code: action::GATHER, name: "gather" },
+            ActionName { code: action::DROP, name: "drop" },
+            ActionName { code: action::PICK_UP, name: "pick up" },
+            ActionName { code: action::SAY, name: "say" },
+            ActionName { code: action::INVENTORY, name: "inventory" },
+        ]
+    }
+
+    fn ground(&self, parameters: &[u8]) -> Result<FrontierGround, BadParameters> {
+        FrontierGround::new(parameters, &self.aurora)
+    }
+
+    fn genesis(&self, ctx: &mut Context<'_, Self>) {
+        match ctx.ground() {
+            FrontierGround::Map { map, .. } => {
+                for &place in map.ore.iter() {
+                    ore::plant(ctx, place);
+                }
+            }
+            FrontierGround::Open { ground, ore_nodes } => {
+                for _ in 0..*ore_nodes {
+                    let place = anywhere(ctx, ground);
+                    ore::plant(ctx, place);
+                }
+            }
+        }
+    }
+
+    fn enter(&self, ctx: &mut Context<'_, Self>, character: CharacterId, _name: &str) -> Spawn {
+        let [x, z] = match ctx.ground() {
+            FrontierGround::Map { map, .. } => {
+                let random = ctx.random(stream::ENTRANCE);
+                let [x, z] = map.spawns[random.below(map.spawns.len() as u32) as usize];
+                [x + random.between(-1.0, 1.0), z + random.between(-1.0, 1.0)]
+            }
+            FrontierGround::Open { ground, .. } => anywhere(ctx, ground),
+        };
+        let look = Look { variant: (character.0 % CHARACTER_LOOKS) as u32, left: 0 };
+        Spawn::new(kind::CHARACTER).at([x, 0.0, z]).look(look.encode_to_vec())
+    }
+
+    fn entered(&self, ctx: &mut Context<'_, Self>, who: EntityId, entrance: Entrance) {
+        if entrance == Entrance::First {
+            ctx.set(who, Hands { free_at_ms: 0 });
+        }
+    }
+
+    fn command(&self, ctx: &mut Context<'_, Self>, who: EntityId, action: Action<'_>) -> Result<Bytes, Refusal> {
+        match action.code {
+            action::GATHER => actions::gather(ctx, who),
+            action::DROP => actions::drop(ctx, who, read(action.body)?),
+            action::PICK_UP => actions::pick_up(ctx, who),
+            action::SAY => actions::say(ctx, who, read(action.body)?),
+            action::INVENTORY => actions::inventory(ctx, who),
+            _ => Err(Refusal::unknown_action()),
+        }
+    }
+
+    fn timer(&self, ctx: &mut Context<'_, Self>, timer: Timer) {
+        if let (ore::TIMER_GROW, Some(vein)) = (timer.code, timer.entity) {
+            ore::grow(ctx, vein);
+        }
+    }
+
+    fn max_speed(&self) -> f32 {
+        SPEED_M_S
+    }
+
+    fn check(&self, world: &World, ground: &FrontierGround) -> Result<(), String> {
+        for view in world.entities().filter(|view| view.identity.kind == kind::CHARACTER) {
+            let [x, _, z] = view.body.position;
+            if !ground.is_free([x, z]) {
+                return Err(format!("{} stands in a wall at {x} {z}", view.identity.name));
+            }
+        }
+        for (vein, state) in world.with::<Vein>() {
+            if state.left > state.most {
+                return Err(format!("vein {vein} has {} of {} ore", state.left, state.most));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A place at random, away from the edge.
+fn anywhere(ctx: &mut Context<'_, Frontier>, ground: &impl Ground) -> [f32; 2] {
+    let [low, high] = ground.bounds();
+    let random = ctx.random(stream::ENTRANCE);
+    [random.between(low[0] + 0.5, high[0] - 0.5), random.between(low[1] + 0.5, high[1] - 0.5)]
+}
+
+fn read<M: Message + Default>(body: &[u8]) -> Result<M, Refusal> {
+    M::decode(body).map_err(|_| Refusal::malformed())
+}
