@@ -244,6 +244,9 @@ impl Group {
         let Ok(_permit) = inner.proposals.try_acquire() else {
             return Err(self.refused(format!("{} proposals are in flight", inner.limits.proposals_in_flight)));
         };
+        if let Err(error) = inner.store.room() {
+            return Err(self.refused(error.to_string()));
+        }
         let held = inner.store.memory_bytes();
         if held + command.len() as u64 > inner.limits.log_memory_bytes {
             return Err(self.refused(format!("{held} bytes of log wait for a checkpoint")));

@@ -24,6 +24,7 @@ mod record;
 mod scheduler;
 mod service;
 mod snapshots;
+pub mod testkit;
 mod types;
 mod wire;
 

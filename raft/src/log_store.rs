@@ -30,6 +30,7 @@ pub(crate) trait AnyLog: Send + Sync {
     fn entries(&self, group: GroupId, range: Range<LogIndex>) -> Vec<LogEntry>;
     fn submit(&self, group: GroupId, op: LogOp, done: Done);
     fn memory_bytes(&self, group: GroupId) -> u64;
+    fn room(&self) -> Result<(), LogError>;
 }
 
 impl<L: RaftLog> AnyLog for L {
@@ -51,6 +52,10 @@ impl<L: RaftLog> AnyLog for L {
 
     fn memory_bytes(&self, group: GroupId) -> u64 {
         RaftLog::memory_bytes(self, group)
+    }
+
+    fn room(&self) -> Result<(), LogError> {
+        RaftLog::room(self)
     }
 }
 
@@ -153,6 +158,11 @@ impl LogStore {
         self.log.state(self.group)
     }
 
+    /// Whether new entries should be taken on.
+    pub(crate) fn room(&self) -> Result<(), LogError> {
+        self.log.room()
+    }
+
     pub(crate) fn memory_bytes(&self) -> u64 {
         self.log.memory_bytes(self.group)
     }
@@ -240,7 +250,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.submit(LogOp::Committed(committed.as_ref().map(position)), |_| {});
+        // Rides along with whatever is written next. Complete at once, so it says nothing about what was submitted before:
+        // it is not counted.
+        self.log.submit(self.group, LogOp::Committed(committed.as_ref().map(position)), Box::new(|_| {}));
         Ok(())
     }
 
@@ -256,6 +268,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<LogEntry> = entries.into_iter().map(|entry| record::to_log(&entry)).collect();
+        if entries.is_empty() {
+            callback.io_completed(Ok(()));
+            return Ok(());
+        }
         self.submit(LogOp::Append(entries), move |result| callback.io_completed(result.map_err(io::Error::other)));
         point!("raft.append_submitted");
         Ok(())

@@ -73,6 +73,10 @@ async fn handle(group: &GroupInner, body: Option<Body>) -> Result<Body, RaftErro
     let stopped = |error: &dyn std::fmt::Display| Refusal::Stopped.with(error.to_string());
     match body {
         Some(Body::Append(append)) => {
+            // Entries that the log has no room for would stop the group. The leader tries again.
+            if !append.entries.is_empty() {
+                group.store.room().map_err(|e| Refusal::Busy.with(e.to_string()))?;
+            }
             let answer = raft.append_entries(wire::append_in(append)?).await.map_err(|e| stopped(&e))?;
             Ok(Body::AppendAnswer(wire::append_answer_out(&answer)))
         }

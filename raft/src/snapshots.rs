@@ -289,17 +289,17 @@ mod tests {
         assert_eq!(receive(flipped, 1 << 20).await.unwrap_err().code, code(Refusal::Damaged));
 
         let mut lost = make().await;
-        lost.remove(1);
+        drop(lost.remove(1));
         assert_eq!(receive(lost, 1 << 20).await.unwrap_err().code, code(Refusal::Damaged));
 
         let mut torn = make().await;
-        torn.pop();
+        drop(torn.pop());
         assert_eq!(receive(torn, 1 << 20).await.unwrap_err().code, code(Refusal::Damaged));
 
         assert_eq!(receive(make().await, 150).await.unwrap_err().code, code(Refusal::Busy));
 
         let mut headless = make().await;
-        headless.remove(0);
+        drop(headless.remove(0));
         assert_eq!(receive(headless, 1 << 20).await.unwrap_err().code, code(Refusal::Malformed));
     }
 }
