@@ -169,7 +169,7 @@ pub(crate) async fn welcome<T: Transport, C: Clock, E: Entropy>(
         stream.tune_for_player()?;
         let stream = match &shared.options.tls {
             None => PlayerStream::Plain(stream),
-            Some(tls) => PlayerStream::Tls(Box::new(tls.accept(stream).await?)),
+            Some(tls) => PlayerStream::Tls(Box::new(tls.accept(stream).await?.into())),
         };
         tokio_tungstenite::accept_hdr_async_with_config(stream, check_subprotocol, Some(ws_config()))
             .await

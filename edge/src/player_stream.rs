@@ -1,11 +1,11 @@
-//! A player's byte stream: plain or TLS.
+//! A player's byte stream, seen from either end: plain or TLS.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
 /// What lies under a player's WebSocket.
 pub(crate) enum PlayerStream<S> {

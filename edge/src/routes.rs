@@ -25,14 +25,12 @@ pub(crate) struct Route {
     next: Option<(NodeId, Duration)>,
     /// Last word of the target, or when it was asked.
     heard_at: Duration,
-    /// It has sent a tick since it was asked.
-    answers: bool,
 }
 
 impl Route {
     /// Nothing known: `first` is asked at once.
     pub(crate) fn new(now: Duration, first: NodeId) -> Self {
-        Self { target: None, next: Some((first, now)), heard_at: now, answers: false }
+        Self { target: None, next: Some((first, now)), heard_at: now }
     }
 
     /// The node that is spoken to.
@@ -40,21 +38,19 @@ impl Route {
         self.target
     }
 
-    /// Whether a node is being looked for.
-    pub(crate) fn is_seeking(&self) -> bool {
-        self.next.is_some() || !self.answers
+    /// Nobody wanted the region until now: its silence before does not count.
+    pub(crate) fn wanted_again(&mut self, now: Duration) {
+        self.heard_at = now;
     }
 
     /// The target sent a batch.
     pub(crate) fn heard(&mut self, now: Duration) {
         self.heard_at = now;
-        self.answers = true;
     }
 
     /// The target can not be reached, or does not own the region; it may have named who does.
     pub(crate) fn lost(&mut self, now: Duration, leader: Option<NodeId>, nodes: &[NodeId]) {
         let before = self.target.take();
-        self.answers = false;
         self.next = Some(match leader {
             Some(leader) if Some(leader) != before && nodes.contains(&leader) => (leader, now + HINT_PAUSE),
             _ => (after(before, nodes), now + NEXT_PAUSE),
@@ -80,7 +76,7 @@ impl Route {
 
     fn ask(&mut self, now: Duration, node: NodeId) -> Asked {
         let left = self.target.replace(node).filter(|left| *left != node);
-        (self.heard_at, self.answers) = (now, false);
+        self.heard_at = now;
         Asked { node, left }
     }
 }
@@ -118,7 +114,7 @@ mod tests {
         route.lost(ms(32), None, &NODES);
         assert_eq!(route.handle_time(ms(70), 100, &NODES).unwrap().node, NodeId(1));
         route.heard(ms(71));
-        assert!(!route.is_seeking());
+        assert_eq!(route.handle_time(ms(72), 100, &NODES), None);
     }
 
     #[test]

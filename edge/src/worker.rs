@@ -300,6 +300,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 let superseded = {
                     let state = &mut *self.state.borrow_mut();
                     let region = state.regions.entry(group).or_insert_with(|| self.new_region(now, group));
+                    if region.sessions.is_empty() {
+                        region.route.wanted_again(now);
+                    }
                     let before = region.sessions.insert(key, conn.clone());
                     if region.subscribed {
                         region.uplink.attach(order);
@@ -410,7 +413,8 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         let now = self.clock.monotonic();
         let mut asked = Vec::new();
         for (&group, region) in &mut self.state.borrow_mut().regions {
-            if region.sessions.is_empty() && !region.route.is_seeking() {
+            // Nobody here wants it: it may sleep, and its owner change, without our asking.
+            if region.sessions.is_empty() {
                 continue;
             }
             if let Some(change) = region.route.handle_time(now, region.view.time_rate(), &self.nodes) {
