@@ -1,23 +1,42 @@
 //! What a machine keeps over its boots: its clock, and what is on its disk.
 
+use std::time::Duration;
+
+use marchland_storage::disk::SimDisk;
+use rand::RngExt;
+
 use crate::seams::SimClock;
 use crate::seed::Seed;
 
+/// What a sync takes on disks of different kinds, in microseconds: memory with a battery, flash, a busy cloud volume.
+const SYNC_US: [u64; 3] = [100, 1_000, 8_000];
+
 /// A machine's clock and disk.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Hardware {
     /// Its clock.
     pub clock: SimClock,
+    /// Its disk.
+    pub disk: SimDisk,
 }
 
 impl Hardware {
     pub(crate) fn new(seed: Seed, machine: &str) -> Self {
-        Self { clock: SimClock::new(seed, machine) }
+        let disk = SimDisk::new(seed.number(&format!("disk {machine}")));
+        let kind = seed.stream(&format!("kind of disk {machine}")).random_range(0..SYNC_US.len());
+        disk.set_latency(Duration::from_micros(SYNC_US[kind]));
+        Self { clock: SimClock::new(seed, machine), disk }
     }
 
     /// From here on the disk is what a power loss at this moment leaves. Whoever still has the old one writes into nothing.
-    pub(crate) fn take_image_after_power_loss(&mut self, _chance: u64) {}
+    pub(crate) fn take_image_after_power_loss(&mut self, chance: u64) {
+        self.disk = self.disk.copy();
+        self.disk.crash(chance);
+    }
 
     /// From here on the disk is what the end of the process at this moment leaves: everything that was written.
-    pub(crate) fn take_image_after_kill(&mut self) {}
+    pub(crate) fn take_image_after_kill(&mut self) {
+        self.disk = self.disk.copy();
+        self.disk.kill();
+    }
 }

@@ -20,7 +20,7 @@ use crate::seed::Seed;
 use crate::trace_line;
 
 /// What a machine's software is given at each boot.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Boot {
     /// The machine's name, which is also its address on the network.
     pub name: MachineName,

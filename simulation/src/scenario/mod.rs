@@ -1,5 +1,6 @@
 //! What is simulated, one file each. To add one: a file here and a line in [`ALL`].
 
+mod counter;
 mod echo;
 mod thread_leak;
 
@@ -32,7 +33,7 @@ pub struct Scenario {
 }
 
 /// Every scenario; the first is the default.
-pub const ALL: &[Scenario] = &[echo::SCENARIO, thread_leak::SCENARIO];
+pub const ALL: &[Scenario] = &[counter::SCENARIO, echo::SCENARIO, thread_leak::SCENARIO];
 
 /// The scenario with this name.
 #[must_use]
