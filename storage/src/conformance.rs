@@ -4,7 +4,9 @@
 //! implementations to it.
 
 mod disk;
+mod keyed;
 mod raft_log;
 
 pub use disk::check_disk;
+pub use keyed::{KeyedUnderTest, check_keyed};
 pub use raft_log::{LogUnderTest, check_raft_log};

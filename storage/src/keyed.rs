@@ -4,9 +4,25 @@
 //! batch is atomic and survives whole or not at all; after a crash the store is some whole-batch prefix at or after the
 //! last persist. The applied raft index travels in the batch that it belongs to.
 
+mod engine;
+mod layout;
+mod open;
+mod sim;
+mod sled_store;
+
 use std::future::Future;
 
 use bytes::Bytes;
+use marchland_types::GroupId;
+
+pub use open::KeyedOptions;
+pub use sim::{Pause, SimKeyed, SimKeyedNode};
+pub use sled_store::{KeyedThreads, Opened, SledKeyed, SledNode};
+
+/// Longest key.
+pub const KEY_MAX_BYTES: usize = 1024;
+/// Largest value. It is stored in pieces; one as large as a log entry is the most that a state machine may ask for.
+pub const VALUE_MAX_BYTES: usize = marchland_types::limits::LOG_ENTRY_MAX_BYTES;
 
 /// Changes that take effect together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +40,17 @@ pub enum KeyedError {
     /// The store has been closed.
     #[error("keyed store is closed")]
     Closed,
+    /// A snapshot of this namespace is being read already.
+    #[error("keyed store has a snapshot of {0} open already")]
+    SnapshotOpen(GroupId),
+    /// The snapshot cannot be continued: too much changed while it was read, or the content was replaced.
+    #[error("snapshot of {group} cannot be continued: {reason}")]
+    SnapshotLost {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        reason: &'static str,
+    },
     /// A key or value beyond the limits.
     #[error("keyed store refuses {what} of {size_bytes} bytes")]
     TooLarge {
@@ -32,6 +59,38 @@ pub enum KeyedError {
         /// Its size.
         size_bytes: usize,
     },
+}
+
+impl Batch {
+    /// Refuses what is beyond the limits.
+    pub fn check(&self) -> Result<(), KeyedError> {
+        for (key, value) in &self.writes {
+            if key.len() > KEY_MAX_BYTES {
+                return Err(KeyedError::TooLarge { what: "key", size_bytes: key.len() });
+            }
+            if let Some(value) = value
+                && value.len() > VALUE_MAX_BYTES
+            {
+                return Err(KeyedError::TooLarge { what: "value", size_bytes: value.len() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The keyed store of a node, with a namespace for each group.
+pub trait KeyedNode: Clone + Send + Sync + 'static {
+    /// One namespace.
+    type Store: KeyedStore;
+
+    /// The namespace of a group; empty until something is written to it.
+    fn namespace(&self, group: GroupId) -> Self::Store;
+
+    /// Groups that hold anything, sorted.
+    fn groups(&self) -> impl Future<Output = Result<Vec<GroupId>, KeyedError>> + Send;
+
+    /// Removes everything of a group that was retired, durably.
+    fn remove(&self, group: GroupId) -> impl Future<Output = Result<(), KeyedError>> + Send;
 }
 
 /// One namespace (a group) of the keyed store of a node.
@@ -53,12 +112,13 @@ pub trait KeyedStore: Clone + Send + Sync + 'static {
     fn snapshot(&self) -> impl Future<Output = Result<Box<dyn KeyedSnapshot>, KeyedError>> + Send;
 
     /// Replaces the whole content by what the source yields, in one synced step: a crash leaves the old or the new content.
+    /// Nothing else may be applied to the namespace meanwhile; a snapshot of it is lost.
     fn install(&self, source: Box<dyn KeyedSnapshot>) -> impl Future<Output = Result<(), KeyedError>> + Send;
 }
 
 /// A stream of pairs in key order.
 pub trait KeyedSnapshot: Send {
-    /// The next pairs, at most about `max_bytes` of them; empty at the end.
+    /// The next pairs, at most about `max_bytes` of them but at least one; empty at the end.
     fn next(
         &mut self,
         max_bytes: usize,

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
-use marchland_storage::conformance::{LogUnderTest, check_disk, check_raft_log};
+use marchland_storage::conformance::{KeyedUnderTest, LogUnderTest, check_disk, check_keyed, check_raft_log};
 use marchland_storage::disk::{Disk, RealDisk, SimDisk};
+use marchland_storage::keyed::{KeyedNode, KeyedOptions, KeyedThreads, SimKeyed, SimKeyedNode, SledKeyed, SledNode};
 use marchland_storage::log::{LogOptions, LogThread, LogWriter, SharedLog, Turn};
 use marchland_storage::raft_log::{LogOp, RaftLog};
 use marchland_types::GroupId;
@@ -116,4 +117,77 @@ fn the_log_conforms_on_its_own_thread() {
     let mut under_test = OnThread { dir: dir.path().join("log"), log: None, thread: None };
     under_test.open();
     check_raft_log(under_test);
+}
+
+struct OnSled {
+    dir: PathBuf,
+    open: Option<(SledNode, KeyedThreads)>,
+}
+
+impl OnSled {
+    fn open(&mut self) {
+        let opened = SledNode::open(&self.dir, KeyedOptions { cache_bytes: 1 << 20 }).expect("opens");
+        assert_eq!(opened.set_aside, None);
+        self.open = Some((opened.node, opened.threads));
+    }
+}
+
+impl KeyedUnderTest for OnSled {
+    type Store = SledKeyed;
+
+    fn namespace(&self, number: u64) -> SledKeyed {
+        self.open.as_ref().unwrap().0.namespace(GroupId(number))
+    }
+
+    async fn restart(&mut self) {
+        let (node, threads) = self.open.take().unwrap();
+        drop(node);
+        threads.join();
+        self.open();
+    }
+}
+
+struct OnMap {
+    disk: SimDisk,
+    node: SimKeyedNode<SimDisk>,
+}
+
+impl OnMap {
+    fn open(disk: &SimDisk) -> SimKeyedNode<SimDisk> {
+        SimKeyedNode::open(disk.clone(), Path::new("/n/keyed"), None).expect("opens")
+    }
+}
+
+impl KeyedUnderTest for OnMap {
+    type Store = SimKeyed<SimDisk>;
+
+    fn namespace(&self, number: u64) -> SimKeyed<SimDisk> {
+        self.node.namespace(GroupId(number))
+    }
+
+    async fn restart(&mut self) {
+        self.disk.crash(self.disk.counters().writes);
+        self.node = Self::open(&self.disk);
+    }
+}
+
+fn block_on(future: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future);
+}
+
+#[test]
+fn the_keyed_store_conforms_on_sled() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut under_test = OnSled { dir: dir.path().join("keyed"), open: None };
+    under_test.open();
+    block_on(check_keyed(under_test));
+}
+
+#[test]
+fn the_keyed_store_conforms_as_a_map_on_a_simulated_disk_that_crashes_at_every_restart() {
+    for seed in 0..10 {
+        let disk = SimDisk::new(seed);
+        let node = OnMap::open(&disk);
+        block_on(check_keyed(OnMap { disk, node }));
+    }
 }

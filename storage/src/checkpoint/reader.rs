@@ -33,7 +33,7 @@ impl<F: DiskFile> CheckpointReader<F> {
         let file = disk.open(path).map_err(CheckpointError::io(path))?;
         let size_bytes = file.len().map_err(CheckpointError::io(path))?;
         let mut prefix = [0; PREFIX_BYTES];
-        read(&file, path, size_bytes, &mut prefix, 0)?;
+        read(&file, path, size_bytes, &mut prefix, 0, 0)?;
         if prefix[..8] != MAGIC {
             return Err(CheckpointError::damaged(path, 0, "no checkpoint header"));
         }
@@ -50,7 +50,7 @@ impl<F: DiskFile> CheckpointReader<F> {
             return Err(CheckpointError::damaged(path, 8, "absurd checkpoint header"));
         }
         let mut encoded = vec![0; header_bytes];
-        read(&file, path, size_bytes, &mut encoded, PREFIX_BYTES as u64)?;
+        read(&file, path, size_bytes, &mut encoded, PREFIX_BYTES as u64, 8)?;
         if crc32fast::hash(&encoded) != u32_at(&prefix, 16) {
             return Err(CheckpointError::damaged(path, 8, "checkpoint header fails its checksum"));
         }
@@ -77,7 +77,7 @@ impl<F: DiskFile> CheckpointReader<F> {
             return Ok(None);
         }
         let mut prefix = [0; CHUNK_PREFIX_BYTES];
-        read(&self.file, &self.path, self.size_bytes, &mut prefix, self.offset)?;
+        read(&self.file, &self.path, self.size_bytes, &mut prefix, self.offset, self.offset)?;
         let (length, crc) = (u32_at(&prefix, 0) as usize, u32_at(&prefix, 4));
         let at = self.offset + CHUNK_PREFIX_BYTES as u64;
         if length > CHUNK_MAX_BYTES {
@@ -85,7 +85,7 @@ impl<F: DiskFile> CheckpointReader<F> {
         }
         if length == 0 {
             let mut end = [0; 8];
-            read(&self.file, &self.path, self.size_bytes, &mut end, at)?;
+            read(&self.file, &self.path, self.size_bytes, &mut end, at, self.offset)?;
             if chunk_crc(self.chunks, &end) != crc || u64::from_le_bytes(end) != self.body_bytes || at + 8 != self.size_bytes {
                 return Err(CheckpointError::damaged(&self.path, self.offset, "end of the checkpoint fails its checksum"));
             }
@@ -93,7 +93,7 @@ impl<F: DiskFile> CheckpointReader<F> {
             return Ok(None);
         }
         let mut bytes = vec![0; length];
-        read(&self.file, &self.path, self.size_bytes, &mut bytes, at)?;
+        read(&self.file, &self.path, self.size_bytes, &mut bytes, at, self.offset)?;
         if chunk_crc(self.chunks, &bytes) != crc {
             return Err(CheckpointError::damaged(&self.path, self.offset, "chunk fails its checksum"));
         }
@@ -113,9 +113,17 @@ impl<F: DiskFile> CheckpointReader<F> {
     }
 }
 
-fn read<F: DiskFile>(file: &F, path: &Path, size_bytes: u64, out: &mut [u8], offset: u64) -> Result<(), CheckpointError> {
+/// Reads at `offset`, part of something that begins at `from`.
+fn read<F: DiskFile>(
+    file: &F,
+    path: &Path,
+    size_bytes: u64,
+    out: &mut [u8],
+    offset: u64,
+    from: u64,
+) -> Result<(), CheckpointError> {
     if offset.saturating_add(out.len() as u64) > size_bytes {
-        return Err(CheckpointError::damaged(path, offset, "file ends too early"));
+        return Err(CheckpointError::damaged(path, from, "file ends too early"));
     }
     file.read_exact_at(out, offset).map_err(CheckpointError::io(path))
 }
