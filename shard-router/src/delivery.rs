@@ -1,0 +1,122 @@
+//! Bringing messages to the owner of the group that they are for.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
+
+use marchland_proto::cluster::regions_client::RegionsClient;
+use marchland_proto::cluster::{DeliverAnswer, DeliverRequest};
+use marchland_proto::codes::Code;
+use marchland_proto::net::{ClusterClient, Transport};
+use marchland_raft::BoxFuture;
+use marchland_storage::keyed::KeyedStore;
+use marchland_types::{GroupId, NodeId, ReplicaId};
+
+use crate::peers::Peers;
+use crate::view::DirectoryView;
+
+/// Why a delivery has no answer of the receiver's owner. It may have arrived: deliver again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("messages to {to} are not delivered: {reason}")]
+pub struct DeliverError {
+    /// The receiver.
+    pub to: GroupId,
+    /// What happened.
+    pub reason: String,
+}
+
+/// Brings messages to a group's owner.
+pub trait Deliver: Send + Sync + 'static {
+    /// Delivers, and returns the owner's answer.
+    fn deliver(&self, request: DeliverRequest) -> impl Future<Output = Result<DeliverAnswer, DeliverError>> + Send;
+}
+
+/// Knows which nodes host a group, and their addresses.
+pub trait Routes: Send + Sync + 'static {
+    /// Nodes and `host:port`, in the order of nodes; empty when unknown.
+    fn members(&self, group: GroupId) -> BoxFuture<'_, Vec<(NodeId, String)>>;
+}
+
+/// By plans and registrations, as this replica knows them: what is old leads to a wrong node, which says so.
+impl<K: KeyedStore> Routes for DirectoryView<K> {
+    fn members(&self, group: GroupId) -> BoxFuture<'_, Vec<(NodeId, String)>> {
+        Box::pin(async move {
+            let plan = match self.plan(group).await {
+                Ok(plan) => plan.unwrap_or_default(),
+                Err(error) => {
+                    tracing::error!(%group, %error, "plan can not be read");
+                    return Vec::new();
+                }
+            };
+            let mut members = BTreeMap::new();
+            for replica in plan.replicas {
+                let node = ReplicaId(replica).node();
+                match self.node(node).await {
+                    Ok(Some(record)) => drop(members.insert(node, record.grpc)),
+                    Ok(None) => tracing::debug!(%group, %node, "node has not registered"),
+                    Err(error) => tracing::error!(%group, %node, %error, "node can not be read"),
+                }
+            }
+            members.into_iter().collect()
+        })
+    }
+}
+
+/// Fixed routes: every group is on the same nodes.
+impl Routes for Vec<(NodeId, String)> {
+    fn members(&self, _group: GroupId) -> BoxFuture<'_, Vec<(NodeId, String)>> {
+        Box::pin(std::future::ready(self.clone()))
+    }
+}
+
+/// Delivery by `Regions.Deliver` to whichever member owns the group. The caller sets the deadline.
+pub struct PeerDelivery<T, R> {
+    peers: Peers<T>,
+    routes: R,
+    /// Who owned a group last, or is asked next. One entry a receiver.
+    owners: Mutex<BTreeMap<GroupId, NodeId>>,
+}
+
+impl<T: Transport, R: Routes> PeerDelivery<T, R> {
+    /// To members that `routes` names.
+    pub fn new(peers: Peers<T>, routes: R) -> Self {
+        Self { peers, routes, owners: Mutex::default() }
+    }
+
+    fn remember(&self, group: GroupId, node: NodeId) {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(group, node);
+    }
+}
+
+impl<T: Transport, R: Routes> Deliver for PeerDelivery<T, R> {
+    /// Asks each member once at most, owners and hinted ones first.
+    async fn deliver(&self, request: DeliverRequest) -> Result<DeliverAnswer, DeliverError> {
+        let to = GroupId(request.to_group);
+        let mut left = self.routes.members(to).await;
+        let mut hint = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&to).copied();
+        let mut reason = "no member is known".to_owned();
+        while !left.is_empty() {
+            let at = hint.and_then(|hint| left.iter().position(|(node, _)| *node == hint)).unwrap_or(0);
+            let (node, address) = left.remove(at);
+            hint = None;
+            // If this call hangs until the deadline, the next delivery begins with another member.
+            if let Some((next, _)) = left.first() {
+                self.remember(to, *next);
+            }
+            match RegionsClient::over(self.peers.channel(&address)).deliver(request.clone()).await {
+                Ok(answer) => {
+                    let answer = answer.into_inner();
+                    if answer.code == Code::NotLeader as u32 {
+                        hint = Some(ReplicaId(answer.leader).node()).filter(|_| answer.leader != 0);
+                        reason = format!("node {node} does not own it");
+                        continue;
+                    }
+                    self.remember(to, node);
+                    return Ok(answer);
+                }
+                Err(status) => reason = format!("node {node}: {status}"),
+            }
+        }
+        Err(DeliverError { to, reason })
+    }
+}

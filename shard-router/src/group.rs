@@ -1,0 +1,40 @@
+//! What the service needs of a raft group.
+
+use std::future::Future;
+
+use bytes::Bytes;
+use marchland_raft::{Committed, Group, ProposeError, Role};
+use marchland_types::ReplicaId;
+
+/// A directory's group on this node. [`Group`] is the real one.
+pub trait DirectoryGroup: Send + Sync + 'static {
+    /// Proposes an entry, and waits until it is committed and applied here.
+    fn propose(&self, entry: Bytes) -> impl Future<Output = Result<Committed, ProposeError>> + Send;
+
+    /// Returns when everything that was committed before the call is applied here. Leaders only.
+    fn read_barrier(&self) -> impl Future<Output = Result<(), ProposeError>> + Send;
+
+    /// Whether this replica leads, as far as it knows.
+    fn leads(&self) -> bool;
+
+    /// Who leads, as far as this replica knows.
+    fn leader(&self) -> Option<ReplicaId>;
+}
+
+impl DirectoryGroup for Group {
+    async fn propose(&self, entry: Bytes) -> Result<Committed, ProposeError> {
+        Group::propose(self, entry).await
+    }
+
+    async fn read_barrier(&self) -> Result<(), ProposeError> {
+        Group::read_barrier(self).await.map(drop)
+    }
+
+    fn leads(&self) -> bool {
+        matches!(self.status().role, Role::Leader(_))
+    }
+
+    fn leader(&self) -> Option<ReplicaId> {
+        self.status().leader
+    }
+}

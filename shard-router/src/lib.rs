@@ -1,0 +1,46 @@
+//! The directory of a world as it runs: a keyed raft group on the world's nodes, its service, its clients, and the pump
+//! that delivers channels between groups.
+//!
+//! ```text
+//! edge ── DirectoryClient ──▶ Directories ─▶ DirectoryService ─▶ Group::propose ─▶ raft ─▶ DirectoryMachine ─▶ KeyedStore
+//!                                                                                              │ posted
+//!         region's owner  ◀── PeerDelivery ◀── ChannelPump (only while this replica leads) ◀───┘
+//! ```
+//!
+//! What always holds:
+//!
+//! - Whatever an entry changes is written in one batch with the position of the entry: a crash leaves the state of some
+//!   entry, whole.
+//! - A sign-in is answered from committed state. One whose outcome is unknown is tried again with the same request id, here
+//!   and by the client, and takes effect once.
+//! - Where a character is, is read after a barrier; the map may be older than the newest, and carries its epoch.
+//!
+//! The pump knows nothing of directories: regions deliver with it, too.
+
+mod client;
+mod delivery;
+mod directory;
+mod group;
+mod machine;
+mod options;
+mod outbox;
+mod peers;
+mod pump;
+mod server;
+mod service;
+mod snapshot;
+mod view;
+
+pub use client::{DirectoryClient, DirectoryError};
+pub use delivery::{Deliver, DeliverError, PeerDelivery, Routes};
+pub use directory::{Directory, OpenDirectoryError};
+pub use group::DirectoryGroup;
+pub use machine::DirectoryMachine;
+pub use marchland_router_core as core;
+pub use options::{BadOptions, ClientOptions, DirectoryOptions, PumpOptions};
+pub use outbox::DirectoryOutbox;
+pub use peers::Peers;
+pub use pump::{ChannelPump, Outbox, OutboxError};
+pub use server::Directories;
+pub use service::{DirectoryService, OrderError};
+pub use view::{DirectoryView, ReadError};

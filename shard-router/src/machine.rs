@@ -1,0 +1,246 @@
+//! A directory's state machine over the keyed store.
+//!
+//! Entries are applied in batches. Records that a transition asks for are fetched once a batch and then kept up to date by
+//! the batch's own writes; at its end everything is written at once, with the position reached:
+//!
+//! ```text
+//! entry 7 ─▶ missing k ─▶ get k ─▶ writes ┐
+//! entry 8 ─────────────────────▶ writes ──┼─▶ one KeyedStore batch { writes, Applied(8) } ─▶ answers
+//! entry 9 (membership) ────────────────── ┘
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use marchland_proto::storage::DirectoryApplied;
+use marchland_raft::{Applied, BoxFuture, Entry, Machine, MachineFault, Payload, Role, Snapshot};
+use marchland_router_core::{DIRECTORY_FORMAT, Key, Lookup, Read, Stop, apply};
+use marchland_storage::keyed::{Batch, KeyedError, KeyedStore};
+use marchland_types::{GroupId, LogIndex, Position, Term, point};
+use prost::Message;
+use tokio::sync::watch;
+
+use crate::snapshot::{Incoming, Outgoing};
+use crate::view::DirectoryView;
+
+/// Writes after which a batch is given to the store, so that a long replay does not gather in memory.
+const BATCH_WRITES: usize = 1024;
+
+/// The state machine of one directory on one node.
+pub struct DirectoryMachine<K> {
+    group: GroupId,
+    store: K,
+    /// What is applied. Held while entries are.
+    gate: tokio::sync::Mutex<()>,
+    applied: Mutex<Applied>,
+    /// Held by whoever reads a view of the store: there is one at a time.
+    view_turn: Arc<tokio::sync::Mutex<()>>,
+    role: watch::Sender<Role>,
+    posted: watch::Sender<u64>,
+}
+
+/// What a batch has fetched and written.
+#[derive(Default)]
+struct Known {
+    records: BTreeMap<Bytes, Option<Bytes>>,
+    changed: BTreeSet<Bytes>,
+}
+
+impl Read for Known {
+    fn get(&self, key: &[u8]) -> Lookup {
+        self.records.get(key).map_or(Lookup::Missing, |value| Lookup::Known(value.clone()))
+    }
+}
+
+impl<K: KeyedStore> DirectoryMachine<K> {
+    /// Over a store that holds nothing, or what an earlier run left in it.
+    pub async fn open(group: GroupId, store: K) -> Result<Self, MachineFault> {
+        let fault = |e: KeyedError| MachineFault { group, reason: e.to_string() };
+        // What can be read now may not be on disk. From here on it is, so that it can be reported as durable.
+        store.persist().await.map_err(fault)?;
+        let stored = store.get(&Key::Applied.encode()).await.map_err(fault)?;
+        let applied = match stored {
+            None => Applied::default(),
+            Some(bytes) => decode_applied(bytes).map_err(|reason| MachineFault { group, reason })?,
+        };
+        Ok(Self {
+            group,
+            store,
+            gate: tokio::sync::Mutex::default(),
+            applied: Mutex::new(applied),
+            view_turn: Arc::default(),
+            role: watch::Sender::new(Role::Learner { leader: None }),
+            posted: watch::Sender::new(0),
+        })
+    }
+
+    /// The records.
+    pub fn view(&self) -> DirectoryView<K> {
+        DirectoryView::new(self.store.clone())
+    }
+
+    /// This replica's part in the group.
+    pub fn roles(&self) -> watch::Receiver<Role> {
+        self.role.subscribe()
+    }
+
+    /// Changes whenever messages are posted to other groups.
+    pub fn posted(&self) -> watch::Receiver<u64> {
+        self.posted.subscribe()
+    }
+
+    fn fault(&self, reason: impl ToString) -> MachineFault {
+        MachineFault { group: self.group, reason: reason.to_string() }
+    }
+
+    fn applied(&self) -> Applied {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn apply_all(&self, entries: Vec<Entry>) -> Result<Vec<Bytes>, MachineFault> {
+        let _gate = self.gate.lock().await;
+        let mut applied = self.applied();
+        let mut known = Known::default();
+        let mut answers = Vec::with_capacity(entries.len());
+        let mut posted = false;
+        for entry in entries {
+            if applied.position.is_some_and(|last| last.index >= entry.position.index) {
+                return Err(self.fault(format!("entry {} again, {:?} is applied", entry.position, applied.position)));
+            }
+            let answer = match entry.payload {
+                Payload::Blank => Bytes::new(),
+                Payload::Membership(membership) => {
+                    applied.membership = membership;
+                    Bytes::new()
+                }
+                Payload::Command(command) => {
+                    let (answer, any) = self.transition(&mut known, entry.position.index, &command).await?;
+                    posted |= any;
+                    answer
+                }
+            };
+            applied.position = Some(entry.position);
+            answers.push(answer);
+            if known.changed.len() >= BATCH_WRITES {
+                self.store(std::mem::take(&mut known), &applied).await?;
+            }
+        }
+        self.store(known, &applied).await?;
+        if posted {
+            self.posted.send_modify(|n| *n = n.wrapping_add(1));
+        }
+        Ok(answers)
+    }
+
+    async fn transition(&self, known: &mut Known, index: LogIndex, command: &[u8]) -> Result<(Bytes, bool), MachineFault> {
+        loop {
+            match apply(known, index, command) {
+                Ok(transition) => {
+                    for (key, value) in transition.writes {
+                        known.changed.insert(key.clone());
+                        known.records.insert(key, value);
+                    }
+                    return Ok((transition.answer.encode_to_vec().into(), !transition.posted.is_empty()));
+                }
+                Err(Stop::Fault(fault)) => return Err(self.fault(fault)),
+                Err(Stop::Missing(keys)) => {
+                    for key in keys {
+                        let value = self.store.get(&key).await.map_err(|e| self.fault(e))?;
+                        if known.records.insert(key.clone(), value).is_some() {
+                            return Err(self.fault(format!("entry {index} asks twice for {key:02x?}")));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn store(&self, known: Known, applied: &Applied) -> Result<(), MachineFault> {
+        let mut writes: Vec<_> = known
+            .changed
+            .into_iter()
+            .map(|key| {
+                let value = known.records.get(&key).cloned().flatten();
+                (key, value)
+            })
+            .collect();
+        writes.push((Key::Applied.encode(), Some(encode_applied(applied))));
+        point!("directory.before_store");
+        self.store.apply(Batch { writes }).await.map_err(|e| self.fault(e))?;
+        point!("directory.stored");
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied.clone();
+        Ok(())
+    }
+
+    async fn take_snapshot(&self) -> Result<Snapshot, MachineFault> {
+        // The store gives one view at a time. An earlier reader ends by its own deadlines.
+        let turn = self.view_turn.clone().lock_owned().await;
+        let _gate = self.gate.lock().await;
+        let applied = self.applied();
+        let view = self.store.snapshot().await.map_err(|e| self.fault(e))?;
+        Ok(Snapshot { applied, body: Box::new(Outgoing::new(self.group, view, turn)) })
+    }
+
+    async fn take_install(&self, snapshot: Snapshot) -> Result<(), MachineFault> {
+        let _gate = self.gate.lock().await;
+        let source = Incoming::new(self.group, snapshot.body, encode_applied(&snapshot.applied));
+        point!("directory.before_install");
+        self.store.install(Box::new(source)).await.map_err(|e| self.fault(e))?;
+        point!("directory.installed");
+        *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.applied;
+        self.posted.send_modify(|n| *n = n.wrapping_add(1));
+        Ok(())
+    }
+}
+
+impl<K: KeyedStore> Machine for DirectoryMachine<K> {
+    fn restored(&self) -> BoxFuture<'_, Result<Applied, MachineFault>> {
+        Box::pin(async { Ok(self.applied()) })
+    }
+
+    fn apply(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Bytes>, MachineFault>> {
+        Box::pin(self.apply_all(entries))
+    }
+
+    fn persist(&self) -> BoxFuture<'_, Result<Applied, MachineFault>> {
+        Box::pin(async {
+            // Before the first wait: what is applied later may or may not be covered, and is not promised.
+            let applied = self.applied();
+            self.store.persist().await.map_err(|e| self.fault(e))?;
+            Ok(applied)
+        })
+    }
+
+    fn snapshot(&self) -> BoxFuture<'_, Result<Snapshot, MachineFault>> {
+        Box::pin(self.take_snapshot())
+    }
+
+    fn install(&self, snapshot: Snapshot) -> BoxFuture<'_, Result<(), MachineFault>> {
+        Box::pin(self.take_install(snapshot))
+    }
+
+    fn role(&self, role: Role) {
+        self.role.send_replace(role);
+    }
+}
+
+fn encode_applied(applied: &Applied) -> Bytes {
+    let record = DirectoryApplied {
+        format: DIRECTORY_FORMAT,
+        any: applied.position.is_some(),
+        term: applied.position.map_or(0, |p| p.term.0),
+        index: applied.position.map_or(0, |p| p.index.0),
+        membership: applied.membership.clone(),
+    };
+    record.encode_to_vec().into()
+}
+
+fn decode_applied(bytes: Bytes) -> Result<Applied, String> {
+    let record = DirectoryApplied::decode(bytes).map_err(|e| format!("record of the applied position is damaged: {e}"))?;
+    if record.format == 0 || record.format > DIRECTORY_FORMAT {
+        return Err(format!("store has format {}, this build knows up to {DIRECTORY_FORMAT}", record.format));
+    }
+    let position = record.any.then_some(Position { term: Term(record.term), index: LogIndex(record.index) });
+    Ok(Applied { position, membership: record.membership })
+}
