@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use marchland_storage::disk::SimDisk;
 use rand::RngExt;
 
+use crate::disk::MachineDisk;
 use crate::seams::SimClock;
 use crate::seed::Seed;
 
@@ -17,26 +17,24 @@ pub struct Hardware {
     /// Its clock.
     pub clock: SimClock,
     /// Its disk.
-    pub disk: SimDisk,
+    pub disk: MachineDisk,
 }
 
 impl Hardware {
-    pub(crate) fn new(seed: Seed, machine: &str) -> Self {
-        let disk = SimDisk::new(seed.number(&format!("disk {machine}")));
+    pub(crate) fn new(seed: Seed, machine: &str, lying_disk: bool) -> Self {
         let kind = seed.stream(&format!("kind of disk {machine}")).random_range(0..SYNC_US.len());
-        disk.set_latency(Duration::from_micros(SYNC_US[kind]));
+        let latency = Duration::from_micros(SYNC_US[kind]);
+        let disk = MachineDisk::new(seed.number(&format!("disk {machine}")), latency, lying_disk);
         Self { clock: SimClock::new(seed, machine), disk }
     }
 
     /// From here on the disk is what a power loss at this moment leaves. Whoever still has the old one writes into nothing.
     pub(crate) fn take_image_after_power_loss(&mut self, chance: u64) {
-        self.disk = self.disk.copy();
-        self.disk.crash(chance);
+        self.disk = self.disk.after_power_loss(chance);
     }
 
     /// From here on the disk is what the end of the process at this moment leaves: everything that was written.
     pub(crate) fn take_image_after_kill(&mut self) {
-        self.disk = self.disk.copy();
-        self.disk.kill();
+        self.disk = self.disk.after_kill();
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! - [`interpose`] takes clock, entropy and threads away from the simulation's thread; [`run`] and [`process`] give every seed a
 //!   fresh thread in a fresh process.
-//! - [`world`] has the machines ([`machine`], [`hardware`]) and the network between them ([`net`]); [`seams`] are their clocks and
+//! - [`world`] has the machines ([`machine`], [`hardware`], [`disk`]) and the network between them ([`net`]); [`seams`] are their clocks and
 //!   entropy, [`seed`] where everything random comes from.
 //! - [`fault`] is what can go wrong, [`plan`] when it does, [`point`] the statements at which power may fail; [`director`] makes a
 //!   plan happen.
@@ -13,6 +13,7 @@
 //! - [`scenario`] puts all of it together. A new fault, invariant or scenario is one file and a line in its table.
 
 pub mod director;
+pub mod disk;
 pub mod fact;
 pub mod fault;
 pub mod hardware;

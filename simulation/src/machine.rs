@@ -95,14 +95,14 @@ pub(crate) struct Machine {
 const GHOST_STEPS: u32 = 2;
 
 impl Machine {
-    pub(crate) fn new(name: &str, seed: Seed) -> Rc<Self> {
+    pub(crate) fn new(name: &str, seed: Seed, lying_disk: bool) -> Rc<Self> {
         Rc::new(Self {
             name: name.into(),
             seed,
             boots: Cell::new(0),
             power: RefCell::new(Power::on()),
             phase: RefCell::new(Phase::Running),
-            hardware: RefCell::new(Hardware::new(seed, name)),
+            hardware: RefCell::new(Hardware::new(seed, name, lying_disk)),
         })
     }
 

@@ -55,6 +55,7 @@ pub struct World {
     machines: Vec<Rc<Machine>>,
     /// How many faults hold the link between two machines, by position in `machines`, the lower first.
     holds: BTreeMap<(usize, usize), u32>,
+    lying_disks: bool,
 }
 
 impl World {
@@ -70,7 +71,12 @@ impl World {
             .min_message_latency(network.latency_min)
             .max_message_latency(network.latency_max)
             .tcp_capacity(TCP_SEGMENTS);
-        Self { seed, sim: builder.build(), machines: Vec::new(), holds: BTreeMap::new() }
+        Self { seed, sim: builder.build(), machines: Vec::new(), holds: BTreeMap::new(), lying_disks: false }
+    }
+
+    /// Gives the machines that are added from here on disks that say that they have synced, and have not.
+    pub fn plant_lying_disks(&mut self) {
+        self.lying_disks = true;
     }
 
     /// The seed.
@@ -91,7 +97,7 @@ impl World {
         F: Fn(Boot) -> Fut + 'static,
         Fut: Future<Output = anyhow::Result<()>> + 'static,
     {
-        let machine = Machine::new(name, self.seed);
+        let machine = Machine::new(name, self.seed, self.lying_disks);
         self.machines.push(machine.clone());
         interpose::set_driver_time(self.sim.elapsed());
         self.sim.host(name, move || {

@@ -8,12 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use marchland_raft::{Applied, BoxFuture, Entry, Machine, MachineFault, Payload, Role, Snapshot, SnapshotBody};
-use marchland_storage::disk::{Disk, DiskFile, SimDisk};
+use marchland_storage::disk::{Disk, DiskFile};
 use marchland_types::limits::SNAPSHOT_CHUNK_BYTES;
 use marchland_types::{CommandSeq, LogIndex, Position, ReplicaId, Term};
 use serde::{Deserialize, Serialize};
 
 use super::GROUP;
+use crate::disk::MachineDisk;
 use crate::fact::{ClientId, Fact, FinalState, digest, tell};
 
 /// Between two hashes of the state, in entries.
@@ -65,7 +66,7 @@ fn fault(error: impl std::fmt::Display) -> MachineFault {
 
 /// The counter of one replica.
 pub(super) struct Counter {
-    disk: SimDisk,
+    disk: MachineDisk,
     replica: ReplicaId,
     state: Mutex<State>,
     durable: Mutex<Applied>,
@@ -82,7 +83,7 @@ fn file() -> PathBuf {
 
 impl Counter {
     /// What the disk has of it.
-    pub(super) fn open(disk: SimDisk, replica: ReplicaId) -> Result<Self, MachineFault> {
+    pub(super) fn open(disk: MachineDisk, replica: ReplicaId) -> Result<Self, MachineFault> {
         disk.create_dir_all(folder()).map_err(fault)?;
         for parent in folder().ancestors().skip(1) {
             disk.sync_dir(parent).map_err(fault)?;

@@ -28,8 +28,16 @@ use crate::world::{NetworkOptions, World};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "counter",
     purpose: "raft and its log: three replicas of a counter under power losses, kills and isolations",
-    run,
+    run: |seed, outcome| run(seed, outcome, false),
     instrument: false,
+};
+
+/// The same on disks that say that they have synced, and have not: the invariants must notice.
+pub(super) const ON_LYING_DISKS: Scenario = Scenario {
+    name: "counter-lying-disks",
+    purpose: "instrument: the counter on disks that never sync; some seed must find lost acknowledgements",
+    run: |seed, outcome| run(seed, outcome, true),
+    instrument: true,
 };
 
 const NODES: u32 = 3;
@@ -40,10 +48,13 @@ const QUIET_MS: u64 = 6_000;
 /// The counter of each node's newest boot.
 type Counters = Rc<RefCell<BTreeMap<u32, Arc<Counter>>>>;
 
-fn run(seed: Seed, outcome: &mut Outcome) -> Result<(), Violation> {
+fn run(seed: Seed, outcome: &mut Outcome, lying_disks: bool) -> Result<(), Violation> {
     let latency_max_ms = [3, 20, 60][seed.stream("network").random_range(0..3)];
     let network = NetworkOptions { latency_min: Duration::from_millis(1), latency_max: Duration::from_millis(latency_max_ms) };
     let mut world = World::new(seed, network);
+    if lying_disks {
+        world.plant_lying_disks();
+    }
     let counters = Counters::default();
     for node in 1..=NODES {
         let counters = counters.clone();
