@@ -62,10 +62,12 @@ async fn what_is_planted_is_found() {
 }
 
 #[tokio::test]
-async fn a_replica_that_its_node_reports_is_divergent() {
+async fn a_replica_that_was_found_out_and_shows_nothing_is_divergent() {
     let mut nodes = three(&world());
     nodes[0].diverged = true;
-    assert_eq!(verdict(nodes, 5_000).await.unwrap().divergent, 1);
+    *nodes[0].late.lock().unwrap() = u32::MAX;
+    let report = verdict(nodes, 5_000).await.unwrap();
+    assert_eq!((report.divergent, report.reported), (1, 1));
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ pub struct ReplicaAnswer {
     pub replica: ReplicaId,
     /// Its state at the cut; `None` only when its node reports it as diverged and it therefore keeps none.
     pub state: Option<InspectReply>,
-    /// Its node itself reports that it differed from the majority.
+    /// Its node itself reports that it differed from the owner at some time.
     pub reported: bool,
 }
 
@@ -56,6 +56,9 @@ pub struct VerifyReport {
     pub unexplained_items: u64,
     /// Distinct characters present.
     pub characters: u64,
+    /// Replicas whose nodes report that they differed from an owner at some time. They count as divergent only if they differ
+    /// from the majority now: perhaps it was the owner that was wrong, perhaps they were rebuilt.
+    pub reported: u64,
     /// Commands that are applied, over all sessions.
     pub applied_commands: u64,
     /// Which replicas differ, and in what.
@@ -108,9 +111,9 @@ pub fn judge(regions: &[RegionAnswers]) -> VerifyReport {
             continue;
         };
         for replica in &region.replicas {
+            report.reported += u64::from(replica.reported);
             let components = replica.state.as_ref().map_or(vec!["state".into()], |state| differences(state, accepted));
-            if replica.reported || !components.is_empty() {
-                let components = if components.is_empty() { vec!["reported by its node".into()] } else { components };
+            if !components.is_empty() {
                 report.divergent += 1;
                 report.divergences.push(divergence(region.group, replica, components));
             }
@@ -140,16 +143,13 @@ fn divergence(group: GroupId, replica: &ReplicaAnswer, components: Vec<String>) 
     Divergence { group: group.to_string(), replica: replica.replica.to_string(), components }
 }
 
-/// The state that most replicas have; of equally many, the one that was named first. One whose node already reports it as
-/// diverged has a voice only when nobody else has.
+/// The state that most replicas have; of equally many, the one that was named first. What nodes report of themselves has no
+/// weight here: when the owner is the odd one, it is the others that find themselves to differ from it.
 fn majority(replicas: &[ReplicaAnswer]) -> Option<&InspectReply> {
-    let voices = |reported: bool| {
-        let states: Vec<_> = replicas.iter().filter(|r| r.reported == reported).filter_map(|r| r.state.as_ref()).collect();
-        let agreeing = |state: &InspectReply| states.iter().filter(|other| differences(other, state).is_empty()).count();
-        // Reversed: of equal ones, `max_by_key` returns the last.
-        states.iter().rev().max_by_key(|state| agreeing(state)).copied()
-    };
-    voices(false).or_else(|| voices(true))
+    let states: Vec<_> = replicas.iter().filter_map(|replica| replica.state.as_ref()).collect();
+    let agreeing = |state: &InspectReply| states.iter().filter(|other| differences(other, state).is_empty()).count();
+    // Reversed: of equal ones, `max_by_key` returns the last.
+    states.iter().rev().max_by_key(|state| agreeing(state)).copied()
 }
 
 /// What differs between two answers for the same cut, by name. Empty: nothing.
@@ -299,12 +299,21 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_itself_reports_counts_even_without_a_state() {
+    fn a_replica_without_a_state_is_divergent_and_the_majority_outvotes_an_odd_owner() {
         let mut answers = region(1, three(&state(&[1], &[])));
         answers.replicas[0].reported = true;
         answers.replicas[0].state = None;
         let report = judge(&[answers]);
-        assert_eq!((report.divergent, report.items), (1, 1));
+        assert_eq!((report.divergent, report.reported, report.items), (1, 1, 1));
+        // The owner, 1.1, is odd: the others report themselves, but are right.
+        let mut states = three(&state(&[1], &[]));
+        states[0].state_hash += 1;
+        let mut answers = region(1, states);
+        answers.replicas[1].reported = true;
+        answers.replicas[2].reported = true;
+        let report = judge(&[answers]);
+        assert_eq!((report.divergent, report.reported), (1, 2));
+        assert_eq!(report.divergences[0].replica, "1.1");
     }
 
     #[test]
