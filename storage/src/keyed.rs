@@ -11,6 +11,7 @@ mod sim;
 mod sled_store;
 
 use std::future::Future;
+use std::pin::Pin;
 
 use bytes::Bytes;
 use marchland_types::GroupId;
@@ -99,8 +100,7 @@ pub trait KeyedStore: Clone + Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> impl Future<Output = Result<Option<Bytes>, KeyedError>> + Send;
 
     /// Up to `limit` pairs with keys in `from..to` (`to` empty: no upper end), in order.
-    fn range(&self, from: &[u8], to: &[u8], limit: usize)
-    -> impl Future<Output = Result<Vec<(Bytes, Bytes)>, KeyedError>> + Send;
+    fn range(&self, from: &[u8], to: &[u8], limit: usize) -> impl Future<Output = Result<Pairs, KeyedError>> + Send;
 
     /// Applies a batch atomically. Returns when it is visible, not when it is durable.
     fn apply(&self, batch: Batch) -> impl Future<Output = Result<(), KeyedError>> + Send;
@@ -116,11 +116,14 @@ pub trait KeyedStore: Clone + Send + Sync + 'static {
     fn install(&self, source: Box<dyn KeyedSnapshot>) -> impl Future<Output = Result<(), KeyedError>> + Send;
 }
 
+/// Pairs in key order.
+pub type Pairs = Vec<(Bytes, Bytes)>;
+
+/// What [`KeyedSnapshot::next`] returns.
+pub type SnapshotNext<'a> = Pin<Box<dyn Future<Output = Result<Pairs, KeyedError>> + Send + 'a>>;
+
 /// A stream of pairs in key order.
 pub trait KeyedSnapshot: Send {
     /// The next pairs, at most about `max_bytes` of them but at least one; empty at the end.
-    fn next(
-        &mut self,
-        max_bytes: usize,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Vec<(Bytes, Bytes)>, KeyedError>> + Send + '_>>;
+    fn next(&mut self, max_bytes: usize) -> SnapshotNext<'_>;
 }

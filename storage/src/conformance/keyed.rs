@@ -4,7 +4,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-use crate::keyed::{Batch, KeyedError, KeyedSnapshot, KeyedStore};
+use crate::keyed::{Batch, KeyedError, KeyedSnapshot, KeyedStore, Pairs};
 
 /// A store that the suite can restart.
 pub trait KeyedUnderTest {
@@ -17,8 +17,6 @@ pub trait KeyedUnderTest {
     /// Ends the store as a power loss does, if that can be done here, else as a killed process, and opens it again.
     fn restart(&mut self) -> impl Future<Output = ()>;
 }
-
-type Pairs = Vec<(Bytes, Bytes)>;
 
 fn batch<const N: usize>(writes: [(&str, Option<&str>); N]) -> Batch {
     let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());

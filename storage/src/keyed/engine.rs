@@ -13,15 +13,12 @@ use super::layout::{
     FORMAT_KEY, FORMAT_VERSION, GENERATION_PREFIX, Space, Stored, after_prefix, decode_value, encode_value, generation_key,
     kinds, parse_generation_key,
 };
-use super::{Batch, KeyedError};
+use super::{Batch, KeyedError, Pairs};
 
 /// Before-images that one snapshot may keep. A snapshot that is read so slowly is given up, not the writes.
 const BEFORE_IMAGES_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// Keys removed in one batch when a generation is cleared.
 const CLEAR_KEYS: usize = 512;
-
-/// Pairs in key order.
-pub(super) type Pairs = Vec<(Bytes, Bytes)>;
 
 /// A snapshot that is being read.
 struct Snapshot {

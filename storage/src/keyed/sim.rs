@@ -5,17 +5,15 @@
 //! torn rest never stands behind new batches. The content lives in memory; this is for worlds that are simulated.
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_types::{GroupId, point};
 
-use super::{Batch, KeyedError, KeyedNode, KeyedSnapshot, KeyedStore};
+use super::{Batch, KeyedError, KeyedNode, KeyedSnapshot, KeyedStore, Pairs, SnapshotNext};
 use crate::disk::{Disk, DiskFile, create_dir_synced};
 
 const FILE: &str = "map";
@@ -257,7 +255,7 @@ impl<D: Disk> KeyedStore for SimKeyed<D> {
         Ok(state.groups.get(&self.group).and_then(|map| map.get(key).cloned()))
     }
 
-    async fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<(Bytes, Bytes)>, KeyedError> {
+    async fn range(&self, from: &[u8], to: &[u8], limit: usize) -> Result<Pairs, KeyedError> {
         let state = self.node.lock();
         state.check()?;
         let Some(map) = state.groups.get(&self.group).filter(|_| to.is_empty() || from < to) else { return Ok(Vec::new()) };
@@ -313,7 +311,7 @@ struct SimSnapshot {
 }
 
 impl KeyedSnapshot for SimSnapshot {
-    fn next(&mut self, max_bytes: usize) -> Pin<Box<dyn Future<Output = Result<Vec<(Bytes, Bytes)>, KeyedError>> + Send + '_>> {
+    fn next(&mut self, max_bytes: usize) -> SnapshotNext<'_> {
         let mut pairs = Vec::new();
         let mut bytes = 0;
         while bytes < max_bytes.max(1) {

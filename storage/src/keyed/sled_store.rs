@@ -4,10 +4,8 @@
 //! on meanwhile. After a fault nothing is done any more: the node must restart, and if the content was damaged, the next
 //! start sets the store aside.
 
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -15,10 +13,10 @@ use bytes::Bytes;
 use marchland_types::{GroupId, point};
 use tokio::sync::{mpsc, oneshot};
 
-use super::engine::{Engine, Pairs};
+use super::engine::Engine;
 use super::layout::Space;
 use super::open::{KeyedOptions, OpenStore, mark_damaged, open};
-use super::{Batch, KeyedError, KeyedNode, KeyedSnapshot, KeyedStore};
+use super::{Batch, KeyedError, KeyedNode, KeyedSnapshot, KeyedStore, Pairs, SnapshotNext};
 use crate::disk::{DiskFile, RealFile};
 
 /// Requests that may wait for the thread. Callers wait for room, so this bounds memory and nothing else.
@@ -257,7 +255,7 @@ struct SledSnapshot {
 }
 
 impl KeyedSnapshot for SledSnapshot {
-    fn next(&mut self, max_bytes: usize) -> Pin<Box<dyn Future<Output = Result<Pairs, KeyedError>> + Send + '_>> {
+    fn next(&mut self, max_bytes: usize) -> SnapshotNext<'_> {
         let (group, token) = (self.group, self.token.clone());
         Box::pin(self.node.ask(move |reply| Request::SnapshotNext { group, token, max_bytes, reply }))
     }

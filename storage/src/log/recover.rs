@@ -96,7 +96,7 @@ pub(super) fn recover<D: Disk>(disk: &D, dir: &Path, options: &LogOptions) -> Re
 fn take_file<D: Disk>(
     disk: &D,
     dir: &Path,
-    path: &PathBuf,
+    path: &Path,
     options: &LogOptions,
     recovered: &mut Recovered<D::File>,
 ) -> Result<(), OpenError> {

@@ -10,7 +10,7 @@ use super::error::OpenError;
 use crate::disk::{Disk, DiskFile};
 
 /// Zeros are written in pieces of this size.
-const ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
+static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// What a file in the log's folder is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
