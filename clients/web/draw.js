@@ -19,6 +19,10 @@ const GROUND = {
   water: ['#5a9bc0', '#5899be'],
   rock: ['#80868a', '#787e82'],
   wall: ['#6f665f', '#686059'],
+  bridge: ['#a9855c', '#a37f56'],
+  tree: ['#6f9a63', '#6b965f'],
+  field: ['#c2b567', '#bfb164'],
+  roof: ['#a8584c', '#a25247'],
   building: ['#8c6450', '#845d4a'],
 };
 const ORE = ['#c9814a', '#aebac4', '#e0b64a', '#6cc0c8', '#b77fd0', '#7fbf6a'];
@@ -297,7 +301,18 @@ function drawTile(context, ground, x, z) {
   context.fillStyle = base[noise(x, z) < 0.5 ? 0 : 1];
   context.fillRect(0, 0, size, size);
   const same = (dx, dz) => ground.open || ground.kind(x + dx, z + dz) === kind;
-  if (kind === 'water') {
+  if (kind === 'tree') {
+    for (let i = 0; i < 3; i++) {
+      const [px, pz] = [size * (0.3 + 0.4 * noise(x + i, z)), size * (0.3 + 0.4 * noise(x, z + i))];
+      context.fillStyle = ['#3f6e3c', '#477a42', '#528549'][i];
+      context.beginPath();
+      context.arc(px, pz, size * (0.34 - 0.06 * i), 0, 2 * Math.PI);
+      context.fill();
+    }
+  } else if (kind === 'field' || kind === 'bridge') {
+    context.fillStyle = 'rgb(70 50 20 / 16%)';
+    for (let i = 0; i < 4; i++) context.fillRect(0, (i + 0.5) * (size / 4), size, 2);
+  } else if (kind === 'water') {
     context.fillStyle = 'rgb(255 255 255 / 16%)';
     const wave = noise(x, z + 77) * (size - 14);
     context.fillRect(wave, size * 0.3 + noise(z, x) * 12, 12, 1.5);

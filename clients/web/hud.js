@@ -8,11 +8,14 @@ const element = (id) => document.getElementById(id);
 export class Hud {
   constructor() {
     this.inventoryKey = undefined;
+    // On a small screen the picture is worth more than the figures.
+    if (window.innerWidth < 640) element('figures').open = false;
   }
 
   show(playing) {
     element('welcome').hidden = playing;
     element('hud').hidden = !playing;
+    element('view').hidden = !playing;
   }
 
   status(text) {

@@ -181,7 +181,8 @@ function reply(message) {
   const code = state.sent.get(message.command_seq);
   state.sent.delete(message.command_seq);
   if (message.code !== Code.Ok) {
-    notice((message.code === Code.Refused && REFUSED[code]) || WORDS[message.code] || `Refused (${message.code}).`);
+    // A move that had no room is corrected by the next frame: not worth a word.
+    if (code !== undefined || message.command_seq === 0) notice((message.code === Code.Refused && REFUSED[code]) || WORDS[message.code] || `Refused (${message.code}).`);
     return;
   }
   if (code === ACTION.inventory) {

@@ -19,6 +19,7 @@ const VISIBLE_MAX = 64;
 const LINGER_MS = 15_000;
 const CREDIT_MAX_MS = 250;
 const QUEUE_MAX = 32;
+const BACKLOG_KEPT_MS = 100;
 const REACH_M = 2;
 const KIND = { character: 1, ore: 2, item: 3 };
 const FILES = ['play.js', 'codec.js', 'controls.js', 'draw.js', 'ground.js', 'hud.js', 'prediction.js', 'session.js', 'world.js', 'style.css'];
@@ -75,7 +76,7 @@ export class MockWorld {
   freePlace(near) {
     for (;;) {
       const at = near
-        ? [near[0] + (Math.random() - 0.5) * 6, near[1] + (Math.random() - 0.5) * 6]
+        ? [near[0] + (Math.random() - 0.5) * 12, near[1] + (Math.random() - 0.5) * 12]
         : [4 + Math.random() * (this.ground.widthM - 8), 4 + Math.random() * (this.ground.depthM - 8)];
       const tile = [Math.floor(at[0] / 2), Math.floor(at[1] / 2)];
       let free = true;
@@ -128,15 +129,18 @@ export class MockWorld {
       return;
     }
     session.credit = Math.min(CREDIT_MAX_MS, session.credit + TICK_MS);
+    const waiting = session.queue.reduce((sum, move) => sum + move.left, 0);
+    let budget = Math.min(session.credit, Math.max(TICK_MS, waiting - BACKLOG_KEPT_MS));
     const { entity } = session;
     const from = entity.at;
-    while (session.queue.length > 0 && session.credit > 0) {
+    while (session.queue.length > 0 && budget > 0) {
       const move = session.queue[0];
-      const ms = Math.min(session.credit, move.left);
+      const ms = Math.min(budget, move.left);
       const way = (SPEED * ms) / 1000;
       entity.at = this.ground.walk(entity.at, [move.x * way, move.z * way]).map(Math.fround);
       entity.yaw = move.yaw;
       session.credit -= ms;
+      budget -= ms;
       move.left -= ms;
       session.moveSeq = move.seq;
       session.moveLeft = move.left;
@@ -147,7 +151,8 @@ export class MockWorld {
 
   take(session, input) {
     session.appliedSeq = input.seq;
-    if (input.move && session.queue.length < QUEUE_MAX) {
+    if (input.move && session.queue.length >= QUEUE_MAX) this.reply(session, input.seq, Code.TooMany);
+    else if (input.move) {
       let { x, z } = input.move;
       if (!Number.isFinite(x) || !Number.isFinite(z)) x = z = 0;
       const length = Math.max(1, Math.hypot(x, z));

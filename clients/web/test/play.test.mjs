@@ -98,7 +98,29 @@ try {
   const after = (await see('self')).server;
   const clicked = Math.hypot(after.x - before.x, after.z - before.z);
 
+  // Go to the nearest ore that can be reached, gather, and find it in the bag; then drop it.
+  let gathered = false;
+  for (let attempt = 0; attempt < 24 && !gathered; attempt++) {
+    const { x, z } = (await see('self')).server;
+    const ores = (await see('entities')).filter((one) => one.kind === 2).map((one) => [Math.hypot(one.x - x, one.z - z), one.x - x, one.z - z]);
+    const [far, dx, dz] = ores.sort((a, b) => a[0] - b[0])[attempt < 12 ? 0 : Math.min(1, ores.length - 1)] ?? [];
+    if (far === undefined) break;
+    if (far < 1.8) {
+      await page.keyboard.press('Space');
+      await page.waitForTimeout(1500);
+      gathered = (await see('inventory')).length > 0;
+    } else {
+      const scale = (800 / 34) * Math.min(1, 11 / far);
+      await page.mouse.click(640 + dx * scale, 400 + dz * scale);
+      await page.waitForTimeout(Math.min(2500, (far / 5) * 1000 + 300));
+    }
+  }
   await page.screenshot({ path: picture });
+  if (gathered) {
+    const items = (await see('inventory')).length;
+    await page.click('#items button');
+    await until(`window.marchland.inventory.length < ${items}`);
+  }
 
   // A lost socket is resumed: same character, numbers go on.
   const numbers = await see('session');
@@ -115,7 +137,7 @@ try {
   const rate = ((await see('tick')) - tick[0]) / ((Date.now() - tick[1]) / 1000);
   assert.deepEqual(problems, [], 'the page reported no errors');
   console.log(JSON.stringify({
-    passed: true, walked_m: walked, clicked_m: clicked, others: await see('others'), moved: moved.length, rtt_ms: figures.rtt_ms, ack_ms: figures.ack_ms,
+    passed: true, walked_m: walked, clicked_m: clicked, gathered, others: await see('others'), moved: moved.length, rtt_ms: figures.rtt_ms, ack_ms: figures.ack_ms,
     corrections: figures.corrections, skipped: figures.skipped, ticks_per_s: rate, picture,
   }));
 } catch (error) {
