@@ -66,6 +66,8 @@ export const Code = Object.freeze({
   Forbidden: 22,
   // The session ended because the client said goodbye.
   Goodbye: 23,
+  // The world is not made yet.
+  Unborn: 24,
 });
 
 // Why a message could not be read or written. Nothing else is thrown by this module.

@@ -18,6 +18,9 @@ const SAYING_MS = 6000;
 const ACTION = Object.freeze({ gather: 1, drop: 2, pickUp: 3, say: 4, inventory: 5 });
 const EVENT_SAID = 4;
 const SAY_MAX_BYTES = 200;
+const REASON_MAX_BYTES = 120;
+// Hands rest for a second after gathering: a key that is held down need not ask more often.
+const GATHER_EVERY_MS = 1050;
 const ORE_NAMES = ['Copper', 'Silver', 'Gold', 'Crystal', 'Amethyst', 'Jade'];
 
 const WORDS = {
@@ -38,11 +41,6 @@ const WORDS = {
   [Code.Unavailable]: 'The world does not answer at the moment.',
   [Code.Goodbye]: 'You left the world.',
 };
-const REFUSED = {
-  [ACTION.gather]: 'There is nothing to gather within reach.',
-  [ACTION.drop]: 'That can not be dropped here.',
-  [ACTION.pickUp]: 'There is nothing to pick up within reach.',
-};
 
 const parameters = new URLSearchParams(location.search);
 const canvas = document.getElementById('view');
@@ -61,6 +59,7 @@ const state = {
   walking: [0, 0],
   yaw: 64,
   lastInputAt: 0,
+  gatheredAt: -Infinity,
   leftover: 0,
   bytes: 0,
   counted: { at: performance.now(), pictures: 0, frames: 0, bytes: 0 },
@@ -182,25 +181,25 @@ function reply(message) {
   state.sent.delete(message.command_seq);
   if (message.code !== Code.Ok) {
     // A move that had no room is corrected by the next frame: not worth a word.
-    if (code !== undefined || message.command_seq === 0) notice((message.code === Code.Refused && REFUSED[code]) || WORDS[message.code] || `Refused (${message.code}).`);
+    if (code !== undefined || message.command_seq === 0) notice(reason(message) || WORDS[message.code] || `Refused (${message.code}).`);
     return;
   }
   if (code === ACTION.inventory) {
     state.inventory = read(frontier.Items, message.body)?.items ?? state.inventory;
     showInventory();
-  } else if (code === ACTION.gather) {
-    gathered(message.body);
-  } else if (code === undefined || code === ACTION.drop || code === ACTION.pickUp) {
-    // Whatever it was, the server knows what is in the bag.
-    if (message.command_seq === 0 && message.body.length > 0) gathered(message.body);
-    else action(ACTION.inventory, frontier.Inventory, {});
+  } else if (code !== ACTION.say) {
+    // Whatever it was (a reply after a reload belongs to an action that this page does not know), the server knows the bag.
+    const found = code === ACTION.gather || code === ACTION.pickUp ? read(frontier.Gathered, message.body) : undefined;
+    if (found?.item) notice(`You ${code === ACTION.gather ? 'gathered' : 'picked up'} ${oreName(found.kind).toLowerCase()}.`);
+    action(ACTION.inventory, frontier.Inventory, {});
   }
 }
 
-function gathered(body) {
-  const found = read(frontier.Gathered, body);
-  if (found?.item) notice(`You gathered ${oreName(found.kind).toLowerCase()}.`);
-  action(ACTION.inventory, frontier.Inventory, {});
+// The demo world says why it refuses, in a few words of English.
+function reason({ code, body }) {
+  if (code !== Code.Refused || body.length === 0) return '';
+  const text = new TextDecoder().decode(body.subarray(0, REASON_MAX_BYTES));
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
 function areaEvent(event) {
@@ -245,6 +244,8 @@ function action(code, type, body) {
 function act(name) {
   switch (name) {
     case 'gather':
+      if (performance.now() - state.gatheredAt < GATHER_EVERY_MS) break;
+      state.gatheredAt = performance.now();
       action(ACTION.gather, frontier.Gather, {});
       break;
     case 'pickUp':

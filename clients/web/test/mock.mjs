@@ -23,6 +23,7 @@ const BACKLOG_KEPT_MS = 100;
 const REACH_M = 2;
 const KIND = { character: 1, ore: 2, item: 3 };
 const FILES = ['play.js', 'codec.js', 'controls.js', 'draw.js', 'ground.js', 'hud.js', 'prediction.js', 'session.js', 'world.js', 'style.css'];
+const because = (why) => [Code.Refused, new TextEncoder().encode(why)];
 const quanta = (metres) => Math.round(metres * 64);
 
 function makeMap() {
@@ -175,7 +176,7 @@ export class MockWorld {
     switch (code) {
       case 1: {
         const ore = nearest(KIND.ore, (other) => other.look.left > 0);
-        if (!ore) return [Code.Refused];
+        if (!ore) return because('there is no ore within reach');
         ore.look = { ...ore.look, left: ore.look.left - 1 };
         ore.looked = this.tick;
         const item = { id: this.nextId++, kind: ore.look.variant };
@@ -185,17 +186,17 @@ export class MockWorld {
       case 2: {
         const { item: id } = frontier.Drop.decode(body);
         const at = entity.items.findIndex((item) => item.id === id);
-        if (at < 0) return [Code.Refused];
+        if (at < 0) return because('you do not have it');
         const [item] = entity.items.splice(at, 1);
         this.add({ kind: KIND.item, name: '', at: [...entity.at], look: { variant: item.kind }, item });
         return [Code.Ok];
       }
       case 3: {
         const lying = nearest(KIND.item, () => true);
-        if (!lying) return [Code.Refused];
+        if (!lying) return because('there is nothing within reach');
         this.entities.delete(lying.id);
         entity.items.push(lying.item);
-        return [Code.Ok];
+        return [Code.Ok, frontier.Gathered.encode({ item: lying.item.id, kind: lying.item.kind })];
       }
       case 4:
         this.say(entity, frontier.Say.decode(body).text);

@@ -120,6 +120,8 @@ try {
     const items = (await see('inventory')).length;
     await page.click('#items button');
     await until(`window.marchland.inventory.length < ${items}`);
+    await page.keyboard.press('e');
+    await until(`window.marchland.inventory.length === ${items}`);
   }
 
   // A lost socket is resumed: same character, numbers go on.
