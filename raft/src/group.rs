@@ -14,7 +14,6 @@ use openraft::error::{
 };
 use openraft::{ChangeMembers, Instant as _, RaftMetrics, ReadPolicy, ServerState};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::AbortHandle;
 
 use crate::api::{Committed, GroupStatus, ProposeError, Role, Snapshot};
 use crate::log_store::LogStore;
@@ -39,7 +38,8 @@ pub(crate) struct GroupInner {
     limits: crate::options::Limits,
     timings: crate::options::Timings,
     status: watch::Sender<GroupStatus>,
-    watcher: Mutex<Option<AbortHandle>>,
+    /// What the machine was told last. Nothing follows [`Role::Stopped`].
+    told: Mutex<Option<Role>>,
 }
 
 impl GroupInner {
@@ -57,10 +57,9 @@ impl GroupInner {
             limits,
             timings,
             status: watch::Sender::new(first),
-            watcher: Mutex::new(None),
+            told: Mutex::new(None),
         });
-        let watcher = tokio::spawn(watch_role(inner.clone())).abort_handle();
-        *inner.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
+        tokio::spawn(watch_role(inner.clone()));
         inner
     }
 
@@ -117,23 +116,39 @@ impl GroupInner {
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(group = %self.id(), %error, "group did not stop cleanly");
         }
-        let watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(watcher) = watcher {
-            watcher.abort();
-            self.stopped(self.fault());
-        }
+        self.ended();
     }
 
-    fn stopped(&self, fault: Option<String>) {
-        let mut status = self.status();
-        status.role = Role::Stopped;
-        status.fault = fault;
+    /// Publishes a status, and tells the machine its role if that changed.
+    fn publish(&self, status: GroupStatus) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if *told == Some(Role::Stopped) {
+            return;
+        }
+        let role = status.role;
         self.status.send_if_modified(|now| {
-            let changed = *now != status;
+            let changed = (now.role, now.term, now.leader, &now.voters, &now.learners, &now.fault)
+                != (status.role, status.term, status.leader, &status.voters, &status.learners, &status.fault);
             *now = status;
             changed
         });
-        self.state.machine().role(Role::Stopped);
+        if *told != Some(role) {
+            *told = Some(role);
+            tracing::info!(group = %self.id(), ?role, "role");
+            self.state.machine().role(role);
+        }
+    }
+
+    /// The replica stopped: of itself, for want of its machine or log, or as it was told to.
+    fn ended(&self) {
+        let mut status = self.status();
+        let reason = match &self.raft.metrics().borrow_watched().running_state {
+            Ok(()) | Err(Fatal::Stopped) => None,
+            Err(fatal @ (Fatal::StorageError(_) | Fatal::Panicked)) => Some(fatal.to_string()),
+        };
+        status.role = Role::Stopped;
+        status.fault = self.fault().or(reason);
+        self.publish(status);
     }
 }
 
@@ -177,44 +192,22 @@ fn status_of(state: &MachineState, metrics: &RaftMetrics<TypeConfig>) -> GroupSt
     }
 }
 
-/// Tells the machine its role, and whoever watches the status, whenever role, term, leader or members change.
+/// Tells the machine its role, and whoever watches the status, whenever role, term, leader, members or fault change.
 async fn watch_role(group: Arc<GroupInner>) {
     let mut server = group.raft.server_metrics();
     let mut fault = group.state.fault();
-    let mut told = None;
     loop {
-        // A fault is seen before the library has stopped.
-        let failed = fault.borrow_and_update().clone();
-        let ended = group.raft.metrics().borrow_watched().running_state.is_err();
-        if failed.is_some() || ended {
-            // The library may have stopped of itself, for want of its log.
-            let reason =
-                failed.or_else(|| group.raft.metrics().borrow_watched().running_state.clone().err().map(|e| e.to_string()));
-            group.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
-            group.stopped(reason);
-            return;
+        // A fault is seen before the library has stopped; the library may also have stopped of itself, for want of its log.
+        let failed = fault.borrow_and_update().is_some();
+        if failed || group.raft.metrics().borrow_watched().running_state.is_err() {
+            return group.ended();
         }
-        let status = group.status();
-        let role = status.role;
-        group.status.send_if_modified(|now| {
-            let changed = (now.role, now.term, now.leader, &now.voters, &now.learners)
-                != (status.role, status.term, status.leader, &status.voters, &status.learners);
-            *now = status;
-            changed
-        });
-        if told != Some(role) {
-            told = Some(role);
-            tracing::info!(group = %group.id(), ?role, "role");
-            group.state.machine().role(role);
-        }
+        group.publish(group.status());
         tokio::select! {
             biased;
             _ = fault.changed() => {}
             changed = server.changed() => if changed.is_err() {
-                let reason = group.raft.metrics().borrow_watched().running_state.clone().err().map(|e| e.to_string());
-                group.watcher.lock().unwrap_or_else(PoisonError::into_inner).take();
-                group.stopped(group.fault().or(reason));
-                return;
+                return group.ended();
             },
         }
     }
@@ -284,8 +277,8 @@ impl Group {
         self.0.state.applied()
     }
 
-    /// Makes this replica the only way in: the founding members of a new group. Does nothing when the group has any log or
-    /// vote already, so every member may call it at every start.
+    /// Gives a new group its founding members, of which this replica is one. Does nothing when the group has any log or vote
+    /// already, so every member may call it at every start, with the same members.
     pub async fn initialize(&self, voters: &BTreeSet<ReplicaId>) -> Result<(), ProposeError> {
         let members: BTreeMap<u64, openraft::EmptyNode> =
             voters.iter().map(|id| (id.0, openraft::EmptyNode::default())).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use marchland_proto::net::{ClusterSecurity, Transport};
-use marchland_storage::raft_log::RaftLog;
+use marchland_storage::raft_log::{LogOp, RaftLog};
 use marchland_types::{GroupId, LogIndex, ReplicaId};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -280,6 +280,15 @@ impl RaftNode {
         Ok(Group(group))
     }
 
+    /// Forgets log and vote of a group whose replica left it for good. The group must be closed here.
+    pub async fn forget_group(&self, id: GroupId) -> Result<(), OpenError> {
+        self.enter(id)?;
+        let store = LogStore::new(id, self.0.log.clone(), self.0.fatal.clone());
+        let done = store.perform(LogOp::Forget).await;
+        self.0.forget(id);
+        done.map_err(|e| OpenError::Recovery { group: id, reason: e.to_string() })
+    }
+
     /// An open group.
     #[must_use]
     pub fn group(&self, id: GroupId) -> Option<Group> {
@@ -301,8 +310,10 @@ impl RaftNode {
     /// Resolves, with the reason, when the log was poisoned: the node must stop, and recovers by a restart.
     pub async fn fatal(&self) -> String {
         let mut fatal = self.0.fatal.subscribe();
-        match fatal.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or_default(),
+        // Cloned at once, so that no lock is held while waiting and the future can be sent.
+        let reason = fatal.wait_for(Option::is_some).await.map(|reason| reason.clone());
+        match reason {
+            Ok(reason) => reason.unwrap_or_default(),
             // The sender lives as long as this node.
             Err(_) => std::future::pending().await,
         }

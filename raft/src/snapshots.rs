@@ -44,18 +44,25 @@ pub(crate) async fn send(channel: Channel, outgoing: Outgoing, snapshot: Snapsho
     let (out, chunks) = mpsc::channel(CHUNKS_AHEAD);
     let mut client = RaftTransportClient::over(channel);
     let install = Duration::from_millis(outgoing.timings.install_ms);
+    let answer = tokio::time::timeout(install, client.snapshot(ReceiverStream::new(chunks)));
     let produce = async {
         let result = produce(&outgoing, snapshot, &out).await;
         drop(out);
         result
     };
-    let (produced, answered) =
-        tokio::join!(produce, async { tokio::time::timeout(install, client.snapshot(ReceiverStream::new(chunks))).await });
+    tokio::pin!(answer, produce);
+    // A receiver that refuses answers before it was sent everything.
+    let answered = tokio::select! {
+        biased;
+        answered = &mut answer => answered,
+        produced = &mut produce => {
+            produced.map_err(LinkError::Unreachable)?;
+            answer.await
+        }
+    };
     let answer = match answered {
         Ok(Ok(answer)) => answer.into_inner(),
-        Ok(Err(status)) => {
-            return Err(LinkError::Unreachable(produced.err().unwrap_or_else(|| status.to_string())));
-        }
+        Ok(Err(status)) => return Err(LinkError::Unreachable(status.to_string())),
         Err(_) => return Err(LinkError::Timeout(install)),
     };
     match answer.error {
@@ -184,7 +191,8 @@ where
     }
     record::to_membership(&begin.membership).map_err(|e| Refusal::Malformed.with(e.to_string()))?;
     let Some(last) = &begin.last else { return Err(Refusal::Malformed.with("snapshot of nothing")) };
-    let applied = Applied { position: Some(record::position_of(last)), membership: begin.membership.clone() };
+    let last = wire::id_in(last)?;
+    let applied = Applied { position: Some(crate::types::position(&last)), membership: begin.membership.clone() };
     Ok(Received { snapshot: Snapshot { applied, body: Box::new(Collected { chunks: chunks.into_iter() }) }, begin })
 }
 

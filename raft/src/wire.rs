@@ -66,16 +66,22 @@ pub(crate) fn id_out(id: &LogId) -> RaftLogId {
     RaftLogId { term: id.leader_id.term, index: id.index }
 }
 
-pub(crate) fn id_in(id: &RaftLogId) -> LogId {
-    log_id(record::position_of(id))
+/// Terms and indices above this are no real ones: nothing that counts from them can overflow.
+const NUMBER_MAX: u64 = 1 << 62;
+
+pub(crate) fn id_in(id: &RaftLogId) -> Result<LogId, Malformed> {
+    if id.term > NUMBER_MAX || id.index > NUMBER_MAX {
+        return malformed(format!("log id {}@{}", id.index, id.term));
+    }
+    Ok(log_id(record::position_of(id)))
 }
 
 fn opt_out(id: &Option<LogId>) -> Option<RaftLogId> {
     id.as_ref().map(id_out)
 }
 
-fn opt_in(id: &Option<RaftLogId>) -> Option<LogId> {
-    id.as_ref().map(id_in)
+fn opt_in(id: &Option<RaftLogId>) -> Result<Option<LogId>, Malformed> {
+    id.as_ref().map(id_in).transpose()
 }
 
 pub(crate) fn vote_out(vote: &Vote) -> RaftVoteId {
@@ -84,6 +90,7 @@ pub(crate) fn vote_out(vote: &Vote) -> RaftVoteId {
 
 pub(crate) fn vote_in(id: &Option<RaftVoteId>) -> Result<Vote, Malformed> {
     match id {
+        Some(id) if id.term > NUMBER_MAX => malformed(format!("vote for term {}", id.term)),
         Some(id) => Ok(vote(id.term, id.replica, id.committed)),
         None => malformed("no vote"),
     }
@@ -103,14 +110,13 @@ pub(crate) fn append_out(request: &AppendEntriesRequest<TypeConfig>) -> RaftAppe
 }
 
 pub(crate) fn append_in(append: RaftAppend) -> Result<AppendEntriesRequest<TypeConfig>, Malformed> {
-    let prev_log_id = opt_in(&append.prev);
-    let mut next = prev_log_id.as_ref().map_or(0, |prev| prev.index.saturating_add(1));
+    let prev_log_id = opt_in(&append.prev)?;
+    let first = prev_log_id.as_ref().map_or(0, |prev| prev.index + 1);
     let mut entries = Vec::with_capacity(append.entries.len());
-    for entry in append.entries {
-        entries.push(entry_in(entry, next)?);
-        next += 1;
+    for (index, entry) in (first..).zip(append.entries) {
+        entries.push(entry_in(entry, index)?);
     }
-    Ok(AppendEntriesRequest { vote: vote_in(&append.vote)?, prev_log_id, entries, leader_commit: opt_in(&append.committed) })
+    Ok(AppendEntriesRequest { vote: vote_in(&append.vote)?, prev_log_id, entries, leader_commit: opt_in(&append.committed)? })
 }
 
 fn entry_in(entry: WireEntry, expected_index: u64) -> Result<RaftEntry, Malformed> {
@@ -118,6 +124,7 @@ fn entry_in(entry: WireEntry, expected_index: u64) -> Result<RaftEntry, Malforme
     if id.index != expected_index {
         return malformed(format!("entry {} where {expected_index} was expected", id.index));
     }
+    id_in(&id)?;
     let record = if entry.record.len() <= COPIED_BYTES { Bytes::copy_from_slice(&entry.record) } else { entry.record };
     record::to_entry(record::position_of(&id), record).map_err(|e| Malformed(e.to_string()))
 }
@@ -135,7 +142,7 @@ pub(crate) fn append_answer_out(answer: &AppendEntriesResponse<TypeConfig>) -> R
 pub(crate) fn append_answer_in(answer: &RaftAppendAnswer) -> Result<AppendEntriesResponse<TypeConfig>, Malformed> {
     match answer.outcome {
         1 => Ok(AppendEntriesResponse::Success),
-        2 => Ok(AppendEntriesResponse::PartialSuccess(opt_in(&answer.matched))),
+        2 => Ok(AppendEntriesResponse::PartialSuccess(opt_in(&answer.matched)?)),
         3 => Ok(AppendEntriesResponse::Conflict),
         4 => Ok(AppendEntriesResponse::HigherVote(vote_in(&answer.vote)?)),
         other => malformed(format!("append answer {other}")),
@@ -152,7 +159,7 @@ pub(crate) fn vote_request_out(request: &VoteRequest<TypeConfig>, pre: bool) -> 
 }
 
 pub(crate) fn vote_request_in(request: &RaftVote) -> Result<VoteRequest<TypeConfig>, Malformed> {
-    let mut vote = VoteRequest::new(vote_in(&request.vote)?, opt_in(&request.last));
+    let mut vote = VoteRequest::new(vote_in(&request.vote)?, opt_in(&request.last)?);
     vote.leadership_transfer = request.transfer;
     Ok(vote)
 }
@@ -162,7 +169,7 @@ pub(crate) fn vote_answer_out(answer: &VoteResponse<TypeConfig>) -> RaftVoteAnsw
 }
 
 pub(crate) fn vote_answer_in(answer: &RaftVoteAnswer) -> Result<VoteResponse<TypeConfig>, Malformed> {
-    Ok(VoteResponse::new(vote_in(&answer.vote)?, opt_in(&answer.last), answer.granted))
+    Ok(VoteResponse::new(vote_in(&answer.vote)?, opt_in(&answer.last)?, answer.granted))
 }
 
 pub(crate) fn transfer_out(request: &TransferLeaderRequest<TypeConfig>) -> RaftTransfer {
@@ -174,7 +181,7 @@ pub(crate) fn transfer_out(request: &TransferLeaderRequest<TypeConfig>) -> RaftT
 }
 
 pub(crate) fn transfer_in(request: &RaftTransfer) -> Result<TransferLeaderRequest<TypeConfig>, Malformed> {
-    Ok(TransferLeaderRequest::new(vote_in(&request.from_leader)?, request.to, opt_in(&request.last)))
+    Ok(TransferLeaderRequest::new(vote_in(&request.from_leader)?, request.to, opt_in(&request.last)?))
 }
 
 pub(crate) fn transfer_answer_out(answer: &TransferLeaderResponse<TypeConfig>) -> RaftTransferAnswer {
@@ -200,8 +207,8 @@ pub(crate) fn transfer_answer_in(answer: &RaftTransferAnswer) -> Result<Transfer
             actual: vote_in(&answer.actual_vote)?,
         })),
         3 => Ok(Err(TransferLeaderError::LogNotFlushed {
-            expected: opt_in(&answer.expected_log),
-            actual: opt_in(&answer.actual_log),
+            expected: opt_in(&answer.expected_log)?,
+            actual: opt_in(&answer.actual_log)?,
         })),
         other => malformed(format!("transfer answer {other}")),
     }
@@ -268,6 +275,10 @@ mod tests {
         let mut no_vote = good.clone();
         no_vote.vote = None;
         assert!(append_in(no_vote).is_err());
+        let mut last = good.clone();
+        last.prev = Some(RaftLogId { term: 1, index: u64::MAX });
+        assert!(append_in(last).is_err());
+        assert!(vote_in(&Some(RaftVoteId { term: u64::MAX, replica: 1, committed: true })).is_err());
         let mut no_id = good;
         no_id.entries[1].id = None;
         assert!(append_in(no_id).is_err());
