@@ -1,6 +1,7 @@
 //! What the service needs of a raft group.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use marchland_raft::{Committed, Group, ProposeError, Role};
@@ -36,5 +37,23 @@ impl DirectoryGroup for Group {
 
     fn leader(&self) -> Option<ReplicaId> {
         self.status().leader
+    }
+}
+
+impl<G: DirectoryGroup> DirectoryGroup for Arc<G> {
+    fn propose(&self, entry: Bytes) -> impl Future<Output = Result<Committed, ProposeError>> + Send {
+        G::propose(self, entry)
+    }
+
+    fn read_barrier(&self) -> impl Future<Output = Result<(), ProposeError>> + Send {
+        G::read_barrier(self)
+    }
+
+    fn leads(&self) -> bool {
+        G::leads(self)
+    }
+
+    fn leader(&self) -> Option<ReplicaId> {
+        G::leader(self)
     }
 }

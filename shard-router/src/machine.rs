@@ -80,6 +80,11 @@ impl<K: KeyedStore> DirectoryMachine<K> {
         DirectoryView::new(self.store.clone())
     }
 
+    /// The store itself.
+    pub fn store(&self) -> &K {
+        &self.store
+    }
+
     /// This replica's part in the group.
     pub fn roles(&self) -> watch::Receiver<Role> {
         self.role.subscribe()
@@ -123,10 +128,10 @@ impl<K: KeyedStore> DirectoryMachine<K> {
             applied.position = Some(entry.position);
             answers.push(answer);
             if known.changed.len() >= BATCH_WRITES {
-                self.store(std::mem::take(&mut known), &applied).await?;
+                self.write(std::mem::take(&mut known), &applied).await?;
             }
         }
-        self.store(known, &applied).await?;
+        self.write(known, &applied).await?;
         if posted {
             self.posted.send_modify(|n| *n = n.wrapping_add(1));
         }
@@ -156,7 +161,7 @@ impl<K: KeyedStore> DirectoryMachine<K> {
         }
     }
 
-    async fn store(&self, known: Known, applied: &Applied) -> Result<(), MachineFault> {
+    async fn write(&self, known: Known, applied: &Applied) -> Result<(), MachineFault> {
         let mut writes: Vec<_> = known
             .changed
             .into_iter()

@@ -233,6 +233,3 @@ impl KeyedSnapshot for Incoming {
         Box::pin(self.next_pairs(max_bytes))
     }
 }
-
-#[cfg(test)]
-mod tests;
