@@ -61,6 +61,8 @@ pub struct RegionMachine<G: Game, D: Disk, X: Executor> {
     checkpoints: Checkpoints<D>,
     executor: X,
     ownership: watch::Receiver<Ownership>,
+    roles: watch::Receiver<Role>,
+    posted: watch::Receiver<u64>,
     facts: watch::Receiver<RegionFacts>,
     backlog: BacklogGauge,
     game: Arc<G>,
@@ -82,6 +84,8 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
             group: options.group,
             region: options.region,
             ownership: replica.ownership(),
+            roles: replica.roles(),
+            posted: replica.posted(),
             facts: replica.facts(),
             backlog: replica.backlog(),
             replica: Arc::new(Mutex::new(replica)),
@@ -100,6 +104,16 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
     /// Whether this replica owns the region, as it changes.
     pub fn ownership(&self) -> watch::Receiver<Ownership> {
         self.ownership.clone()
+    }
+
+    /// This replica's part in its group, as it changes.
+    pub fn roles(&self) -> watch::Receiver<Role> {
+        self.roles.clone()
+    }
+
+    /// Changes when messages were posted to other groups, or trimmed.
+    pub fn posted(&self) -> watch::Receiver<u64> {
+        self.posted.clone()
     }
 
     /// The entry of the next tick; `None` when this replica does not own the region.

@@ -30,6 +30,8 @@ pub enum DeliverOutcome {
 pub struct RegionFacts {
     /// Last tick that was applied.
     pub tick: Tick,
+    /// The newest cut that was taken.
+    pub cut: CutNumber,
     /// Sessions in it.
     pub sessions: u32,
     /// Entities in it.

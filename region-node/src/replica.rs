@@ -55,6 +55,9 @@ pub(crate) struct Replica<G: Game> {
     /// Who waits for messages to be committed: by sender, the number and whom to tell.
     deliveries: BTreeMap<GroupId, Vec<(u64, oneshot::Sender<u64>)>>,
     ownership: watch::Sender<Ownership>,
+    roles: watch::Sender<Role>,
+    /// Counts changes of the outbox.
+    posted: watch::Sender<u64>,
     facts: watch::Sender<RegionFacts>,
 }
 
@@ -76,12 +79,22 @@ impl<G: Game> Replica<G> {
             cuts: VecDeque::new(),
             deliveries: BTreeMap::new(),
             ownership: watch::Sender::default(),
+            roles: watch::Sender::new(Role::Follower { term: Term(0), leader: None }),
+            posted: watch::Sender::default(),
             facts: watch::Sender::default(),
         }
     }
 
     pub(crate) fn ownership(&self) -> watch::Receiver<Ownership> {
         self.ownership.subscribe()
+    }
+
+    pub(crate) fn roles(&self) -> watch::Receiver<Role> {
+        self.roles.subscribe()
+    }
+
+    pub(crate) fn posted(&self) -> watch::Receiver<u64> {
+        self.posted.subscribe()
     }
 
     pub(crate) fn facts(&self) -> watch::Receiver<RegionFacts> {
@@ -142,6 +155,7 @@ impl<G: Game> Replica<G> {
         let world = self.region.world();
         self.facts.send_replace(RegionFacts {
             tick: world.tick(),
+            cut: world.cut_number(),
             sessions: world.attached_count() as u32,
             entities: world.entity_count() as u32,
             time_rate: self.rate.percent((self.now)().0),
@@ -152,6 +166,7 @@ impl<G: Game> Replica<G> {
 
     pub(crate) fn role(&mut self, role: Role) {
         self.role = role;
+        self.roles.send_replace(role);
         self.settle_ownership();
     }
 
@@ -209,6 +224,9 @@ impl<G: Game> Replica<G> {
             self.cuts.pop_front();
         }
         self.tell_deliveries();
+        if self.effects.outbox_changed {
+            self.posted.send_modify(|changes| *changes += 1);
+        }
         // The term's own entry makes the owner; a command before it can not be one of ours.
         self.settle_ownership();
         if self.is_owner() {

@@ -219,15 +219,16 @@ impl<G: Game> Region<G> {
         }
         let count = input.count(22).map_err(DecodeError::Truncated)?;
         let mut last = 0;
-        for at in 0..count {
+        let mut expected = SECTIONS.iter();
+        for _ in 0..count {
             let section = take_section(&mut state, &mut input, last)?;
-            if at < SECTIONS.len() && section != SECTIONS[at] {
+            if expected.next().is_some_and(|expected| *expected != section) {
                 return Err(DecodeError::Sections(section));
             }
             last = section;
         }
-        if count < SECTIONS.len() {
-            return Err(DecodeError::Sections(SECTIONS[count]));
+        if let Some(missing) = expected.next() {
+            return Err(DecodeError::Sections(*missing));
         }
         input.finish().map_err(DecodeError::Truncated)?;
 
@@ -257,7 +258,7 @@ fn take_section(state: &mut State, input: &mut Reader<'_>, last: u64) -> Result<
     if crc32fast::hash(bytes) != crc {
         return Err(DecodeError::Damaged { section });
     }
-    let component = section >= COMPONENTS && section < 2 * COMPONENTS;
+    let component = (COMPONENTS..2 * COMPONENTS).contains(&section);
     if version != VERSION || !(component || SECTIONS.contains(&section)) {
         return Err(DecodeError::UnknownSection { section, version });
     }

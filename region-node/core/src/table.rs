@@ -63,9 +63,7 @@ impl<T: Row> Table<T> {
         let at = slot as usize;
         let number = at / CHUNK_ROWS;
         if self.chunks.len() <= number {
-            if row.is_none() {
-                return None;
-            }
+            row.as_ref()?;
             self.chunks.resize_with(number + 1, || None);
         }
         let length = self.chunks.len() * CHUNK_ROWS;
@@ -76,9 +74,7 @@ impl<T: Row> Table<T> {
         let chunk = match &mut self.chunks[number] {
             Some(chunk) => chunk,
             empty => {
-                if row.is_none() {
-                    return None;
-                }
+                row.as_ref()?;
                 empty.insert(vec![None; CHUNK_ROWS].into())
             }
         };

@@ -3,6 +3,9 @@
 //! [`restore_midway`] gives one log to two replicas. One lives through it; the other is encoded and restored at the points
 //! that the caller names. After every entry their hashes must be equal; when they are not, the first part that differs is
 //! named. What breaks this test breaks a running world: a replica that restarts would be thrown out of its group.
+//! [`Script`] writes such logs.
+
+mod script;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +15,8 @@ use marchland_types::LogIndex;
 use crate::effects::Effects;
 use crate::game::Game;
 use crate::region::Region;
+
+pub use self::script::Script;
 
 /// Where two replicas first differ, or what else went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

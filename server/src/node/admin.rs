@@ -1,0 +1,218 @@
+//! What a node tells about itself, and the cuts that it takes when asked.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use marchland_admin::{AdminBackend, Answer, MemberPages, MintedToken};
+use marchland_edge::Edge;
+use marchland_proto::cluster::{GroupStatus as WireStatus, InspectReply, StatusReply, TakeCutReply};
+use marchland_proto::codes::Code;
+use marchland_proto::storage::{Cut, RegionEntry, region_entry};
+use marchland_raft::{Group, ProposeError, Role};
+use marchland_region::RegionPort;
+use marchland_region_core::ENTRY_FORMAT;
+use marchland_router_core::{SignInToken, TokenSigner};
+use marchland_types::seam::Clock;
+use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, ReplicaId, WorldId};
+use prost::Message;
+
+/// How long a development token is valid.
+const TOKEN_VALID_MS: u64 = 24 * 3600 * 1000;
+
+/// What only a node that serves pages knows.
+pub struct Pages {
+    /// Every metric as text.
+    pub metrics: Box<dyn Fn() -> String + Send + Sync>,
+    /// The ground for the browser client.
+    pub map_json: String,
+    /// Signs tokens in development.
+    pub signer: Option<TokenSigner>,
+    /// The world.
+    pub world: WorldId,
+    /// Its name.
+    pub world_name: String,
+    /// Where players connect.
+    pub ws: String,
+    /// Pages of the other nodes.
+    pub members: Vec<MemberPages>,
+}
+
+/// A node's own view of itself.
+pub struct NodeAdmin<C> {
+    node: NodeId,
+    clock: C,
+    started: Duration,
+    groups: OnceLock<(ReplicaId, Vec<Group>, Arc<dyn RegionPort>)>,
+    edge: OnceLock<Edge>,
+    pages: OnceLock<Pages>,
+}
+
+impl<C: Clock> NodeAdmin<C> {
+    pub(super) fn new(node: NodeId, clock: C) -> Self {
+        let started = clock.monotonic();
+        Self { node, clock, started, groups: OnceLock::new(), edge: OnceLock::new(), pages: OnceLock::new() }
+    }
+
+    /// The node's groups are open. Called once.
+    pub(super) fn set_groups(&self, replica: ReplicaId, groups: Vec<Group>, region: Arc<dyn RegionPort>) {
+        let _ = self.groups.set((replica, groups, region));
+    }
+
+    /// The node's edge is bound. Called once.
+    pub(super) fn set_edge(&self, edge: Edge) {
+        let _ = self.edge.set(edge);
+    }
+
+    /// The node serves pages. Called once.
+    pub fn set_pages(&self, pages: Pages) {
+        let _ = self.pages.set(pages);
+    }
+
+    fn region(&self, group: GroupId) -> Option<(&Group, &Arc<dyn RegionPort>)> {
+        let (_, groups, region) = self.groups.get()?;
+        let found = groups.iter().find(|g| g.id() == group)?;
+        (region.group() == group).then_some((found, region))
+    }
+
+    fn group_status(&self, replica: ReplicaId, group: &Group, region: &Arc<dyn RegionPort>) -> WireStatus {
+        let status = group.status();
+        let index = |i: Option<LogIndex>| i.map_or(0, |i| i.0);
+        let role = match status.role {
+            Role::Leader(_) => "leader",
+            Role::Follower { leader: Some(_), .. } => "follower",
+            Role::Follower { leader: None, .. } => "candidate",
+            Role::Learner { .. } => "learner",
+            Role::Stopped => "stopped",
+        };
+        let facts = if region.group() == group.id() { region.facts() } else { marchland_region::RegionFacts::default() };
+        WireStatus {
+            group: group.id().0,
+            replica: replica.0,
+            role: role.into(),
+            term: status.term.0,
+            leader: status.leader.map_or(0, |l| l.0),
+            last_index: index(status.last),
+            committed_index: index(status.committed),
+            applied_index: index(status.applied),
+            durable_index: index(status.durable),
+            voters: status.voters.iter().map(|r| r.0).collect(),
+            learners: status.learners.iter().map(|r| r.0).collect(),
+            tick: facts.tick.0,
+            sessions: facts.sessions,
+            entities: facts.entities,
+            time_rate: facts.time_rate,
+            owner: facts.owner,
+            fault: status.fault.unwrap_or_default(),
+            diverged: facts.diverged,
+        }
+    }
+
+    async fn cut(&self, group: GroupId, number: CutNumber) -> TakeCutReply {
+        let refuse = |code: Code, leader: u64, reason: String| TakeCutReply {
+            code: code as u32,
+            leader,
+            reason,
+            ..TakeCutReply::default()
+        };
+        let Some((raft, region)) = self.region(group) else {
+            return refuse(Code::NotLeader, 0, format!("no replica of {group} is here"));
+        };
+        let facts = region.facts();
+        if !facts.owner {
+            let leader = raft.status().leader.map_or(0, |l| l.0);
+            return refuse(Code::NotLeader, leader, format!("node {} does not own {group}", self.node));
+        }
+        let number = if number == CutNumber(0) { facts.cut.next() } else { number };
+        if number <= facts.cut {
+            return TakeCutReply { number: facts.cut.0, ..TakeCutReply::default() };
+        }
+        let cut = Cut { number: number.0, now_ms: self.clock.wall_ms() };
+        let entry = RegionEntry { format: ENTRY_FORMAT, body: Some(region_entry::Body::Cut(cut)) };
+        match raft.propose(Bytes::from(entry.encode_to_vec())).await {
+            Ok(done) => TakeCutReply { number: number.0, index: done.position.index.0, ..TakeCutReply::default() },
+            Err(ProposeError::NotLeader { leader, .. }) => {
+                refuse(Code::NotLeader, leader.map_or(0, |l| l.0), format!("node {} does not own {group}", self.node))
+            }
+            Err(error) => refuse(Code::Unavailable, 0, error.to_string()),
+        }
+    }
+}
+
+impl<C: Clock> AdminBackend for NodeAdmin<C> {
+    fn status(&self) -> Answer<'_, StatusReply> {
+        Box::pin(async move {
+            let ready = self.ready();
+            let groups = self.groups.get().map_or_else(Vec::new, |(replica, groups, region)| {
+                groups.iter().map(|g| self.group_status(*replica, g, region)).collect()
+            });
+            StatusReply {
+                node: self.node.0,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_ms: self.clock.monotonic().saturating_sub(self.started).as_millis() as u64,
+                groups,
+                clients: self.edge.get().map_or(0, |e| e.stats().clients as u32),
+                ready: ready.is_ok(),
+                not_ready_because: ready.err().unwrap_or_default(),
+            }
+        })
+    }
+
+    fn take_cut(&self, group: GroupId, number: CutNumber) -> Answer<'_, TakeCutReply> {
+        Box::pin(self.cut(group, number))
+    }
+
+    fn inspect(&self, group: GroupId, cut: CutNumber) -> Answer<'_, InspectReply> {
+        Box::pin(async move {
+            match self.region(group) {
+                Some((_, region)) => region.clone().inspect(cut).await,
+                None => InspectReply {
+                    code: 1,
+                    reason: format!("node {} has no replica of {group}", self.node),
+                    ..InspectReply::default()
+                },
+            }
+        })
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let Some((_, groups, region)) = self.groups.get() else {
+            // A node without replicas is ready when it takes clients.
+            return self.edge.get().map(drop).ok_or_else(|| "groups are being opened".to_owned());
+        };
+        for group in groups {
+            let status = group.status();
+            if let Some(fault) = status.fault {
+                return Err(format!("{} stopped: {fault}", group.id()));
+            }
+            if status.leader.is_none() {
+                return Err(format!("{} has no leader", group.id()));
+            }
+        }
+        let facts = region.facts();
+        if facts.tick.0 == 0 {
+            return Err(format!("{} has not ticked yet", region.group()));
+        }
+        Ok(())
+    }
+
+    fn metrics_text(&self) -> String {
+        self.pages.get().map_or_else(String::new, |p| (p.metrics)())
+    }
+
+    fn map_json(&self) -> String {
+        self.pages.get().map_or_else(|| "{}".to_owned(), |p| p.map_json.clone())
+    }
+
+    fn mint_token(&self, account: &str) -> Option<MintedToken> {
+        let pages = self.pages.get()?;
+        let token =
+            SignInToken { account: account.to_owned(), world: pages.world, expires_ms: self.clock.wall_ms() + TOKEN_VALID_MS };
+        let token = pages.signer.as_ref()?.mint(&token).ok()?;
+        Some(MintedToken { token, world: pages.world_name.clone(), ws: pages.ws.clone() })
+    }
+
+    fn members(&self) -> Vec<MemberPages> {
+        self.pages.get().map_or_else(Vec::new, |p| p.members.clone())
+    }
+}

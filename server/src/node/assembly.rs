@@ -1,0 +1,568 @@
+//! Puts a node together, and takes it apart.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use frontier::Frontier;
+use marchland_admin::{AdminService, AdminToken};
+use marchland_edge::{Edge, EdgeLimits, EdgeOptions, EdgeStats, InterestConfig, SessionConfig};
+use marchland_proto::cluster::directory_server::DirectoryServer;
+use marchland_proto::cluster::regions_server::RegionsServer;
+use marchland_proto::net::{ClusterSecurity, Transport, serve_cluster};
+use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
+use marchland_raft::{AddressBook, BadOptions, Group, Limits, NodeOptions, OpenError, ProposeError, RaftNode, Timings};
+use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions, run_ticker};
+use marchland_region_core::{Game, Ground};
+use marchland_router::{ChannelPump, Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions};
+use marchland_router_core::TokenSigner;
+use marchland_storage::checkpoint::{CheckpointError, CheckpointOptions, Checkpoints};
+use marchland_storage::folder::{DataFolder, FolderError};
+use marchland_storage::keyed::KeyedError;
+use marchland_storage::log::{LogOptions, OpenError as LogOpenError, SharedLog};
+use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
+use marchland_types::seam::Clock;
+use marchland_types::{GroupId, NodeId, RegionId, ReplicaId, WorldId};
+use tokio::sync::{Mutex, oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::admin::NodeAdmin;
+use super::birth;
+use super::front::{Front, FrontRegions};
+use super::pumps::RegionOutbox;
+use crate::config::{GroundConfig, NodeConfig};
+use crate::seams::{Seams, WriterEnd};
+
+/// The one region of a world, until there are more.
+pub(super) const FIRST_REGION: RegionId = RegionId(1);
+/// How long raft's last checkpoints may take when the node stops.
+const PERSIST_WITHIN: Duration = Duration::from_secs(8);
+/// How long connections may take to end when the node stops.
+const DRAIN_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why a node can not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data folder is not usable.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// The raft log is not usable.
+    #[error(transparent)]
+    Log(#[from] LogOpenError),
+    /// The checkpoints are not usable.
+    #[error(transparent)]
+    Checkpoints(#[from] CheckpointError),
+    /// The keyed store is not usable.
+    #[error(transparent)]
+    Keyed(#[from] KeyedError),
+    /// Raft's options contradict each other.
+    #[error(transparent)]
+    Options(#[from] BadOptions),
+    /// A group can not be opened.
+    #[error(transparent)]
+    Group(#[from] OpenError),
+    /// The directory can not be opened.
+    #[error(transparent)]
+    Directory(#[from] OpenDirectoryError),
+    /// A group can not be founded.
+    #[error(transparent)]
+    Found(#[from] ProposeError),
+    /// A socket or thread is not to be had.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// The edge can not start.
+    #[error(transparent)]
+    Edge(#[from] marchland_edge::EdgeError),
+    /// The configuration names something that does not fit.
+    #[error("{0}")]
+    Settings(String),
+}
+
+/// What a node is told, in the types of its parts.
+#[derive(Clone)]
+pub struct NodeSettings {
+    /// This node.
+    pub node: NodeId,
+    /// The world.
+    pub world: WorldId,
+    /// Its name.
+    pub world_name: String,
+    /// Where everything is kept.
+    pub data: PathBuf,
+    /// Bytes that must stay free.
+    pub reserve_bytes: u64,
+    /// Cluster address to listen on.
+    pub listen_grpc: String,
+    /// Address for players; `None` for a node that serves none.
+    pub listen_ws: Option<String>,
+    /// Whether it hosts replicas.
+    pub shard: bool,
+    /// Every node that hosts replicas: cluster address, and address for players.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Sizes of the raft log.
+    pub log: LogOptions,
+    /// Which checkpoints are kept.
+    pub checkpoints: CheckpointOptions,
+    /// Cache of the keyed store.
+    pub keyed_cache_bytes: u64,
+    /// Timings of raft.
+    pub timings: Timings,
+    /// Sizes of raft.
+    pub limits: Limits,
+    /// Loops of the edge.
+    pub edge_workers: usize,
+    /// How much the edge takes on.
+    pub edge_limits: EdgeLimits,
+    /// Who sees whom.
+    pub interest: InterestConfig,
+    /// TLS for players.
+    pub edge_tls: Option<tokio_rustls::TlsAcceptor>,
+    /// Ground of a new world.
+    pub ground: GroundConfig,
+    /// Seed of a new world.
+    pub seed: u64,
+    /// Verifies sign-in tokens of a new world.
+    pub token_key: [u8; 32],
+    /// What admin calls must carry.
+    pub admin_token: Option<AdminToken>,
+}
+
+/// Another node, as this one reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Cluster address.
+    pub grpc: String,
+    /// Address for players.
+    pub ws: String,
+}
+
+impl NodeSettings {
+    /// From a configuration that was checked. Reads the key files that it names.
+    pub fn from_config(config: &NodeConfig) -> Result<Self, NodeError> {
+        let unreadable =
+            |path: &PathBuf, error: std::io::Error| NodeError::Settings(format!("can not read {}: {error}", path.display()));
+        let mb = |n: u64| n * 1024 * 1024;
+        let token_key = match &config.development {
+            Some(development) => read_seed(&development.token_key).map_err(NodeError::Settings)?.public_key(),
+            None => [0; 32],
+        };
+        let admin_token = match &config.admin {
+            Some(admin) => {
+                let text = std::fs::read_to_string(&admin.token_file).map_err(|e| unreadable(&admin.token_file, e))?;
+                Some(AdminToken::new(text.trim()).ok_or_else(|| NodeError::Settings("the admin token is empty".into()))?)
+            }
+            None => None,
+        };
+        let edge_tls = match &config.edge.tls {
+            Some(tls) => {
+                let read = |path: &PathBuf| std::fs::read(path).map_err(|e| unreadable(path, e));
+                let acceptor = marchland_proto::net::client_tls_acceptor(&read(&tls.certificate)?, &read(&tls.key)?);
+                Some(acceptor.map_err(|e| NodeError::Settings(format!("edge.tls: {e}")))?)
+            }
+            None => None,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            node: config.node_id(),
+            world: config.world_id(),
+            world_name: config.world.name.clone(),
+            data: config.data.clone(),
+            reserve_bytes: mb(config.storage.reserve_mb),
+            listen_grpc: config.listen.grpc.clone(),
+            listen_ws: config.is_edge().then(|| config.listen.ws.clone()),
+            shard: config.is_shard(),
+            members: config.members.iter().map(|m| (NodeId(m.node), Member { grpc: m.grpc.clone(), ws: m.ws.clone() })).collect(),
+            log: LogOptions {
+                segment_bytes: mb(config.storage.segment_mb),
+                retain_bytes: mb(config.storage.retain_mb),
+                reserve_bytes: mb(config.storage.reserve_mb) / 2,
+                ..LogOptions::default()
+            },
+            checkpoints: CheckpointOptions { retain_bytes: mb(config.storage.retain_mb), ..CheckpointOptions::default() },
+            keyed_cache_bytes: mb(config.storage.keyed_cache_mb),
+            timings: Timings {
+                heartbeat_ms: config.raft.heartbeat_ms,
+                election_ms: config.raft.election_ms,
+                election_step_ms: config.raft.election_step_ms,
+                ..Timings::default()
+            },
+            limits: Limits { persist_bytes: mb(config.storage.checkpoint_log_mb), ..Limits::default() },
+            edge_workers: match config.edge.threads {
+                0 => (cores / 2).max(1),
+                threads => threads,
+            },
+            edge_limits: EdgeLimits {
+                connections_max: config.edge.connections_max,
+                connections_per_address_max: config.edge.connections_per_address_max,
+                ..EdgeLimits::default()
+            },
+            interest: InterestConfig {
+                radius_m: config.edge.view_radius_m,
+                visible_max: config.edge.visible_max,
+                ..InterestConfig::default()
+            },
+            edge_tls,
+            ground: config.world.ground,
+            seed: config.world.seed,
+            token_key,
+            admin_token,
+        })
+    }
+
+    /// Members of every group: the founding incarnation of each node.
+    fn voters(&self) -> BTreeSet<ReplicaId> {
+        self.members.keys().map(|node| ReplicaId::new(*node, birth::FIRST)).collect()
+    }
+}
+
+/// Reads the 32 bytes in hex that sign sign-in tokens.
+pub(super) fn read_seed(path: &std::path::Path) -> Result<TokenSigner, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("can not read {}: {e}", path.display()))?;
+    let text = text.trim();
+    let mut seed = [0; 32];
+    let digits = (text.len() == 64 && text.is_ascii()).then_some(text);
+    let parsed = digits.and_then(|text| {
+        (0..32).try_for_each(|i| {
+            seed[i] = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
+            Some(())
+        })
+    });
+    parsed.ok_or_else(|| format!("{} is not 32 bytes in hex", path.display()))?;
+    Ok(TokenSigner::from_seed(&seed))
+}
+
+struct Book(BTreeMap<NodeId, Member>);
+
+impl AddressBook for Book {
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.0.get(&node).map(|m| m.grpc.clone())
+    }
+
+    fn issued(&self, replica: ReplicaId) -> bool {
+        self.0.contains_key(&replica.node()) && replica.incarnation() >= birth::FIRST
+    }
+}
+
+/// A running node. Cheap to clone.
+pub struct Node<S: Seams>(Arc<Inner<S>>);
+
+impl<S: Seams> Clone for Node<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+struct Inner<S: Seams> {
+    settings: NodeSettings,
+    source: Arc<NodeAdmin<S::Clock>>,
+    raft: Option<RaftNode>,
+    edge: Option<Edge>,
+    seams: S,
+    /// Parts that end when the node stops, taken by [`Node::stop`].
+    parts: Mutex<Option<Parts<S>>>,
+    fatal: watch::Receiver<Option<String>>,
+}
+
+struct Parts<S: Seams> {
+    tasks: JoinSet<()>,
+    stop_server: oneshot::Sender<()>,
+    edge_end: Option<WriterEnd>,
+    writer_end: Option<WriterEnd>,
+    folder: Option<DataFolder<S::Disk>>,
+}
+
+impl<S: Seams> Node<S> {
+    /// Starts a node: everything is open, and its groups take part, when this returns.
+    pub async fn start(seams: S, settings: NodeSettings, security: ClusterSecurity) -> Result<Self, NodeError> {
+        let (fatal_tx, fatal) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        let front = Front::new();
+        let peers = Peers::new(seams.transport(), security.clone());
+        let regions = RegionsService::new(RegionsServiceOptions::default());
+        let (stop_server, server_stopped) = oneshot::channel::<()>();
+        let mut routes = tonic::service::Routes::builder();
+        let source = Arc::new(NodeAdmin::new(settings.node, seams.clock()));
+        routes.add_service(
+            DirectoryServer::new(front.clone())
+                .max_decoding_message_size(CLUSTER_MESSAGE_MAX_BYTES)
+                .max_encoding_message_size(CLUSTER_MESSAGE_MAX_BYTES),
+        );
+        routes.add_service(
+            RegionsServer::new(FrontRegions::new(regions.clone(), front.clone()))
+                .max_decoding_message_size(CLUSTER_MESSAGE_MAX_BYTES)
+                .max_encoding_message_size(CLUSTER_MESSAGE_MAX_BYTES),
+        );
+        routes.add_service(AdminService::server(source.clone(), settings.admin_token.clone()));
+
+        let mut raft = None;
+        let mut writer_end = None;
+        let mut folder = None;
+        let listener = seams.transport().listen(&settings.listen_grpc).await?;
+        if settings.shard {
+            let disk = seams.disk();
+            let mut opened =
+                DataFolder::open(disk.clone(), &settings.data, settings.node, settings.reserve_bytes, &seams.entropy())?;
+            let wall = seams.clock();
+            let log_options = LogOptions {
+                salt: opened.id().salt(),
+                wall_clock: Some(Arc::new(move || wall.wall_ms())),
+                ..settings.log.clone()
+            };
+            let (log, writer) = SharedLog::open(disk.clone(), &opened.log_dir(), log_options)?;
+            writer_end = Some(seams.run_log_writer(writer)?);
+            let checkpoints = Checkpoints::open(disk, &opened.checkpoints_dir(), settings.checkpoints)?;
+
+            // The port answers "unborn" to others that start for the first time, so it must be served before this node
+            // learns its own incarnation.
+            let raft_slot = super::front::RaftSlot::default();
+            routes.add_service(raft_slot.clone().into_server());
+            spawn_server(&mut tasks, listener, &security, routes.routes(), server_stopped, fatal_tx.clone());
+            let incarnation = birth::incarnation::<S>(&peers, &settings, &mut opened).await?;
+            let options = NodeOptions {
+                node: settings.node,
+                incarnation,
+                addresses: Arc::new(Book(settings.members.clone())),
+                timings: settings.timings.clone(),
+                limits: settings.limits.clone(),
+            };
+            let node = RaftNode::start(options, &seams.transport(), &security, log)?;
+            raft_slot.set(node.service());
+            let fatal_node = node.clone();
+            let told = fatal_tx.clone();
+            tasks.spawn(async move {
+                let reason = fatal_node.fatal().await;
+                told.send_replace(Some(reason));
+            });
+            let opening = Opening { seams: &seams, settings: &settings, raft: &node, peers: &peers };
+            opening.open_groups(&checkpoints, &opened, &front, &regions, &source, &mut tasks).await?;
+            tasks.spawn(birth::register::<S>(peers.clone(), settings.clone(), opened.id(), incarnation, fatal_tx.clone()));
+            raft = Some(node);
+            folder = Some(opened);
+        } else {
+            spawn_server(&mut tasks, listener, &security, routes.routes(), server_stopped, fatal_tx.clone());
+        }
+
+        let mut edge = None;
+        let mut edge_end = None;
+        if let Some(listen) = settings.listen_ws.clone() {
+            let nodes = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
+            let others = settings.members.iter().filter(|(node, _)| **node != settings.node).map(|(_, m)| m.ws.clone());
+            let options = EdgeOptions {
+                workers: settings.edge_workers,
+                limits: settings.edge_limits.clone(),
+                session: SessionConfig::of_world(&settings.world_name),
+                interest: settings.interest.clone(),
+                tls: settings.edge_tls.clone(),
+                other_edges: others.collect(),
+                ..EdgeOptions::of_world(&listen, settings.world, &settings.world_name, nodes)
+            };
+            let (bound, workers) =
+                Edge::bind(options, seams.transport(), security.clone(), seams.clock(), seams.entropy()).await?;
+            edge_end = Some(seams.run_edge(workers)?);
+            source.set_edge(bound.clone());
+            edge = Some(bound);
+        }
+        let parts = Parts { tasks, stop_server, edge_end, writer_end, folder };
+        Ok(Self(Arc::new(Inner { settings, source, raft, edge, seams, parts: Mutex::new(Some(parts)), fatal })))
+    }
+
+    /// Status, cuts and inspection of this node.
+    #[must_use]
+    pub fn admin(&self) -> Arc<NodeAdmin<S::Clock>> {
+        self.0.source.clone()
+    }
+
+    /// What it was told.
+    #[must_use]
+    pub fn settings(&self) -> &NodeSettings {
+        &self.0.settings
+    }
+
+    /// Counters of its edge.
+    #[must_use]
+    pub fn edge_stats(&self) -> Option<EdgeStats> {
+        self.0.edge.as_ref().map(Edge::stats)
+    }
+
+    /// Its raft groups.
+    #[must_use]
+    pub fn groups(&self) -> Vec<Group> {
+        self.0.raft.as_ref().map(RaftNode::groups).unwrap_or_default()
+    }
+
+    /// The seams that it runs on.
+    #[must_use]
+    pub fn seams(&self) -> &S {
+        &self.0.seams
+    }
+
+    /// Resolves with the reason when the node can not go on: its log failed, or a task died.
+    pub async fn fatal(&self) -> String {
+        let mut fatal = self.0.fatal.clone();
+        let reason = fatal.wait_for(Option::is_some).await.map(|r| r.clone());
+        match reason {
+            Ok(Some(reason)) => reason,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Stops in order: clients are told where to go, states are made durable, raft leaves, the log is closed.
+    pub async fn stop(&self) -> Result<(), NodeError> {
+        let Some(mut parts) = self.0.parts.lock().await.take() else { return Ok(()) };
+        if let Some(edge) = &self.0.edge {
+            edge.shutdown();
+        }
+        if let Some(end) = parts.edge_end {
+            end.await;
+        }
+        let mut result = Ok(());
+        if let Some(raft) = &self.0.raft {
+            for group in raft.groups() {
+                match tokio::time::timeout(PERSIST_WITHIN, group.persist_now()).await {
+                    Ok(Ok(_)) => {}
+                    // The log has everything; the next start just takes longer.
+                    Ok(Err(error)) => tracing::warn!(group = %group.id(), %error, "no last checkpoint"),
+                    Err(_) => tracing::warn!(group = %group.id(), "the last checkpoint takes too long"),
+                }
+            }
+            raft.shutdown().await;
+        }
+        // The server may have ended by itself.
+        let _ = parts.stop_server.send(());
+        let drained = tokio::time::timeout(DRAIN_WITHIN, async { while parts.tasks.join_next().await.is_some() {} });
+        if drained.await.is_err() {
+            parts.tasks.shutdown().await;
+        }
+        drop(parts.folder);
+        if let Some(reason) = self.0.fatal.borrow().clone() {
+            result = Err(NodeError::Settings(reason));
+        }
+        drop(parts.writer_end);
+        result
+    }
+}
+
+fn spawn_server<L>(
+    tasks: &mut JoinSet<()>,
+    listener: L,
+    security: &ClusterSecurity,
+    routes: tonic::service::Routes,
+    stopped: oneshot::Receiver<()>,
+    fatal: watch::Sender<Option<String>>,
+) where
+    L: marchland_proto::net::Listener,
+    L::Stream: tokio::io::AsyncRead + tokio::io::AsyncWrite + marchland_proto::net::Tune + Unpin + Send + 'static,
+{
+    let security = security.clone();
+    tasks.spawn(async move {
+        let stop = async {
+            // Dropped or sent: either way it is time.
+            let _ = stopped.await;
+        };
+        if let Err(error) = serve_cluster(listener, security, routes, stop).await {
+            fatal.send_replace(Some(format!("cluster port failed: {error}")));
+        }
+    });
+}
+
+/// What is needed to open a node's groups.
+struct Opening<'a, S: Seams> {
+    seams: &'a S,
+    settings: &'a NodeSettings,
+    raft: &'a RaftNode,
+    peers: &'a Peers<S::Transport>,
+}
+
+impl<S: Seams> Opening<'_, S> {
+    async fn open_groups(
+        &self,
+        checkpoints: &Checkpoints<S::Disk>,
+        folder: &DataFolder<S::Disk>,
+        front: &Front<S::Keyed, S::Clock>,
+        regions: &RegionsService,
+        source: &Arc<NodeAdmin<S::Clock>>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), NodeError> {
+        let Self { seams, settings, raft, peers } = self;
+        let world = settings.world;
+        let voters = settings.voters();
+        let replicas: Vec<_> = voters.iter().copied().collect();
+        let directory_id = GroupId::directory(world);
+        let region_id = GroupId::region(world, FIRST_REGION);
+
+        let store = seams.open_keyed(&folder.keyed_dir(), directory_id, settings.keyed_cache_bytes).await?;
+        let directory = Directory::open(raft, world, store, seams.clock(), &replicas, DirectoryOptions::default()).await?;
+
+        let game = Arc::new(Frontier::new().map_err(|e| NodeError::Settings(e.to_string()))?);
+        let genesis = region_genesis(settings, &game);
+        let machine: Arc<RegionMachine<Frontier, S::Disk, S::Executor>> = Arc::new(RegionMachine::new(RegionMachineOptions {
+            group: region_id,
+            region: FIRST_REGION,
+            replica: raft.replica(),
+            game,
+            genesis: genesis.clone(),
+            checkpoints: checkpoints.clone(),
+            executor: seams.executor(),
+            clock: seams.clock(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        }));
+        let region = raft.rebuild_group(region_id, machine.clone(), &replicas).await?;
+        regions.add(machine.clone());
+
+        // Idempotent, and at every start: a node that was away when a group was founded comes in the same way.
+        directory.group().initialize(&voters).await?;
+        region.initialize(&voters).await?;
+
+        front.directories().insert(directory.service());
+        let plan = |group: GroupId| GroupPlan { group: group.0, replicas: voters.iter().map(|r| r.0).collect() };
+        let directory_genesis = DirectoryGenesis {
+            world: world.0,
+            name: settings.world_name.clone(),
+            map_epoch: genesis.map_epoch,
+            map: genesis.map.clone(),
+            plans: vec![plan(directory_id), plan(region_id)],
+            token_key: Bytes::copy_from_slice(&settings.token_key),
+        };
+        tasks.spawn(birth::found(directory.service(), directory_genesis));
+        tasks.spawn(run_ticker(machine.clone(), region.clone()));
+        let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
+        let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members));
+        tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
+        let outbox = Arc::new(RegionOutbox::new(machine.clone(), machine.posted()));
+        let pump = ChannelPump::new(region_id, outbox, delivery, PumpOptions::default());
+        let roles = machine.roles();
+        tasks.spawn(async move { pump.run(roles).await });
+        source.set_groups(raft.replica(), vec![directory.group().clone(), region], machine);
+        Ok(())
+    }
+}
+
+fn region_genesis(settings: &NodeSettings, game: &Frontier) -> Genesis {
+    let (parameters, (max_x, max_z)) = match settings.ground {
+        GroundConfig::Map => {
+            let [_, [max_x, max_z]] = game.aurora().ground().bounds();
+            (frontier::map_parameters(), (max_x, max_z))
+        }
+        GroundConfig::Open { side_m } => (frontier::open_parameters(side_m, 0), (side_m, side_m)),
+    };
+    let own = Neighbour {
+        region: FIRST_REGION.0,
+        group: GroupId::region(settings.world, FIRST_REGION).0,
+        min_x: 0.0,
+        min_z: 0.0,
+        max_x,
+        max_z,
+    };
+    Genesis {
+        world: settings.world.0,
+        region: FIRST_REGION.0,
+        seed: settings.seed,
+        rules_version: game.rules_version(),
+        content_hash: game.content_hash(),
+        parameters: parameters.into(),
+        map: vec![own],
+        map_epoch: 1,
+    }
+}

@@ -1,0 +1,19 @@
+//! One node: storage, raft groups, regions, directory and edge, put together and taken apart in order.
+//!
+//! ```text
+//! start   data folder → log → cluster port → incarnation → raft → keyed store → groups → edge
+//! stop    edge (clients are told) → groups persisted → raft → cluster port → log → data folder
+//! ```
+//!
+//! [`Node`] is generic over its [`Seams`]; what production adds (threads, HTTP, signals) is in [`process`].
+
+mod admin;
+mod assembly;
+mod birth;
+mod front;
+mod process;
+mod pumps;
+
+pub use admin::{NodeAdmin, Pages};
+pub use assembly::{Member, Node, NodeError, NodeSettings};
+pub use process::{NodeArgs, main};

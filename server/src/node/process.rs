@@ -1,0 +1,150 @@
+//! A node as a process: runtimes, log output, HTTP, signals.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use marchland_proto::net::ClusterSecurity;
+
+use super::admin::Pages;
+use super::assembly::{Node, NodeSettings, read_seed};
+use crate::config::{GroundConfig, NodeConfig};
+use crate::seams::Production;
+
+/// How long a clean stop may take before the process ends anyway, with an error.
+const STOP_WITHIN: Duration = Duration::from_secs(15);
+
+/// Arguments of `marchland node`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example: marchland node --config node-1/node.toml")]
+pub struct NodeArgs {
+    /// The node's configuration.
+    #[arg(long)]
+    pub config: PathBuf,
+    /// Check the configuration and end.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Runs a node until it is asked to stop, or can not go on.
+pub fn main(args: NodeArgs) -> anyhow::Result<ExitCode> {
+    let config = NodeConfig::load(&args.config)?;
+    if args.check {
+        println!("{} is valid", args.config.display());
+        return Ok(ExitCode::SUCCESS);
+    }
+    init_tracing();
+    // Raft, gRPC and HTTP share two threads; regions and players' sockets have their own.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("cluster")
+        .enable_all()
+        .build()
+        .context("can not start the runtime")?;
+    let code = runtime.block_on(run(config));
+    // Whatever still runs has had its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    code
+}
+
+async fn run(config: NodeConfig) -> anyhow::Result<ExitCode> {
+    let stop = crate::signals::stop_requested()?;
+    let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .install_recorder()
+        .context("can not install the metrics recorder")?;
+    let security = ClusterSecurity::load(&config.tls_files())?;
+    let identity = security.identity().clone();
+    anyhow::ensure!(
+        identity.cluster == config.cluster && identity.node == config.node_id(),
+        "certificate {} is for {identity}, not for node {} of cluster {}",
+        config.tls.certificate.display(),
+        config.node,
+        config.cluster
+    );
+    // Taken before anything is opened, so that a port in use is told at once.
+    let http = tokio::net::TcpListener::bind(&config.listen.http)
+        .await
+        .with_context(|| format!("can not listen on {} (listen.http)", config.listen.http))?;
+    let seams = Production::start()?;
+    let settings = NodeSettings::from_config(&config)?;
+    let number = config.node;
+    let node = Node::start(seams, settings, security).await?;
+    node.admin().set_pages(pages(&config, metrics)?);
+    let (stop_http, http_stopped) = tokio::sync::oneshot::channel::<()>();
+    let router = marchland_admin::http::router(node.admin());
+    let serve = tokio::spawn(marchland_admin::http::serve(http, router, async move {
+        // Dropped or sent: either way it is time.
+        let _ = http_stopped.await;
+    }));
+    tracing::info!(node = number, "node is up");
+    let fault = tokio::select! {
+        () = stop => None,
+        reason = node.fatal() => Some(reason),
+    };
+    tracing::info!(node = number, fault = fault.as_deref(), "node stops");
+    let stopped = tokio::time::timeout(STOP_WITHIN, node.stop()).await;
+    drop(stop_http);
+    if let Err(error) = tokio::time::timeout(Duration::from_secs(1), serve).await {
+        tracing::warn!(%error, "HTTP connections were cut off");
+    }
+    anyhow::ensure!(fault.is_none(), "node {number} can not go on: {}", fault.unwrap_or_default());
+    stopped.with_context(|| format!("node {number} did not stop within {} s", STOP_WITHIN.as_secs()))??;
+    tracing::info!(node = number, "node has stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the node's pages need beyond its status.
+fn pages(config: &NodeConfig, metrics: metrics_exporter_prometheus::PrometheusHandle) -> anyhow::Result<Pages> {
+    let signer = match &config.development {
+        Some(development) => Some(read_seed(&development.token_key).map_err(anyhow::Error::msg)?),
+        None => None,
+    };
+    let own = config.members.iter().find(|m| m.node == config.node);
+    Ok(Pages {
+        metrics: Box::new(move || metrics.render()),
+        map_json: map_json(config.world.ground)?,
+        signer,
+        world: config.world_id(),
+        world_name: config.world.name.clone(),
+        ws: own.map_or_else(|| format!("ws://{}", config.listen.ws), |m| m.ws.clone()),
+        members: Vec::new(),
+    })
+}
+
+/// The ground as the browser client draws it.
+fn map_json(ground: GroundConfig) -> anyhow::Result<String> {
+    let value = match ground {
+        GroundConfig::Open { side_m } => serde_json::json!({ "open": true, "side_m": side_m }),
+        GroundConfig::Map => {
+            let map = frontier::map::FrontierMap::aurora()?;
+            let [width, height] = map.ground().size();
+            let solid: Vec<u8> = (0..height as i32)
+                .flat_map(|z| (0..width as i32).map(move |x| (x, z)))
+                .map(|(x, z)| u8::from(map.ground().is_solid(x, z)))
+                .collect();
+            serde_json::json!({
+                "width": width,
+                "height": height,
+                "tile_m": map.ground().tile_m(),
+                "solid": solid,
+                "kinds": map.tiles,
+                "kind_names": map.tile_names,
+            })
+        }
+    };
+    Ok(serde_json::to_string(&value)?)
+}
+
+fn init_tracing() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("MARCHLAND_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,sled=warn,h2=warn,hyper=warn,tonic=warn,tower=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stdout().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+}

@@ -1,0 +1,44 @@
+//! Delivery of a region's messages to other groups.
+
+use std::sync::Arc;
+
+use marchland_proto::storage::{ChannelAck, ChannelMessage};
+use marchland_region::RegionPort;
+use marchland_router::{Outbox, OutboxError};
+use marchland_types::GroupId;
+use tokio::sync::watch;
+
+/// A region's channels, for the pump.
+pub(super) struct RegionOutbox {
+    region: Arc<dyn RegionPort>,
+    posted: watch::Receiver<u64>,
+}
+
+impl RegionOutbox {
+    /// Of this region; `posted` changes when its outbox does.
+    pub(super) fn new(region: Arc<dyn RegionPort>, posted: watch::Receiver<u64>) -> Self {
+        Self { region, posted }
+    }
+}
+
+impl Outbox for RegionOutbox {
+    fn posted(&self) -> watch::Receiver<u64> {
+        self.posted.clone()
+    }
+
+    async fn receivers(&self) -> Result<Vec<GroupId>, OutboxError> {
+        let outbox = self.region.clone().outbox(1).await;
+        Ok(outbox.into_iter().filter(|(_, messages)| !messages.is_empty()).map(|(to, _)| to).collect())
+    }
+
+    async fn pending(&self, to: GroupId, limit: usize) -> Result<Vec<ChannelMessage>, OutboxError> {
+        let outbox = self.region.clone().outbox(limit).await;
+        Ok(outbox.into_iter().find(|(receiver, _)| *receiver == to).map(|(_, messages)| messages).unwrap_or_default())
+    }
+
+    async fn acked(&self, to: GroupId, seq: u64) -> Result<(), OutboxError> {
+        // Goes into the next tick. Should that be lost, the pump is told again.
+        self.region.clone().acked(ChannelAck { from_group: to.0, seq });
+        Ok(())
+    }
+}
