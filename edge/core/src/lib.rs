@@ -14,6 +14,8 @@ pub mod interest;
 pub mod rate;
 pub mod replies;
 pub mod session;
+#[cfg(test)]
+mod test_owner;
 pub mod uplink;
 pub mod view;
 mod wire;
