@@ -51,7 +51,7 @@ fn hear(mirror: &mut BTreeMap<u32, Seen>, effects: &Effects<Arena>, region: &Reg
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn effects_tell_everything(events in prop::collection::vec(event(), 1..200)) {
@@ -71,7 +71,9 @@ proptest! {
             }
             // Own movement that was not told again is what was told last.
             for state in &effects.own {
-                prop_assert!(own.insert(state.character, *state) != Some(*state), "told twice: {:?}", state);
+                let anew = effects.attached.iter().any(|answer| answer.character == state.character);
+                let known = own.insert(state.character, *state);
+                prop_assert!(anew || known != Some(*state), "told twice: {:?}", state);
             }
             for answer in effects.attached.iter().filter(|answer| answer.code == 0) {
                 let character = marchland_region_core::CharacterId(answer.character);
@@ -86,7 +88,7 @@ proptest! {
                 let character = marchland_region_core::CharacterId(*character);
                 let attached = region.session(character).is_some_and(|session| session.attached);
                 if attached {
-                    prop_assert_eq!(region.own_state(character).as_ref(), Some(state));
+                    prop_assert_eq!(region.own_state(character), Some(*state));
                 }
             }
         }

@@ -6,10 +6,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use marchland_proto::storage::{
-    AdminOrder, Barrier, ChannelAck, ChannelMessage, Cut, EntityHandoff, Expel, Fin, GameMessage, MapChange, Moved,
-    SessionInputs, SkipEntry, Sleep, StoredAction, StoredInput, StoredMove, channel_message, region_entry, stored_input,
-};
 use marchland_region_core::testing::{Difference, Script, restore_midway, restore_midway_with};
 use marchland_region_core::{LogIndex, Region};
 use proptest::prelude::*;
@@ -18,7 +14,7 @@ use arena::random_log::{event, log};
 use arena::{ACTIONS_END, Arena};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_replica_that_restores_is_like_one_that_never_does(

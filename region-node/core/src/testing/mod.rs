@@ -16,7 +16,7 @@ use crate::effects::Effects;
 use crate::game::Game;
 use crate::region::Region;
 
-pub use self::script::Script;
+pub use self::script::{BEGIN_MS, Script, WORLD};
 
 /// Where two replicas first differ, or what else went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
