@@ -81,6 +81,13 @@ pub enum Fact {
         /// Digest of what it said.
         digest: u64,
     },
+    /// A client was told that it now holds an item.
+    Given {
+        /// Who.
+        client: ClientId,
+        /// Which.
+        item: ItemId,
+    },
     /// At the end: what a replica holds.
     Final(FinalState),
     /// At the end: a client lives, and this many frames reached it in the quiet phase.
@@ -128,6 +135,7 @@ impl fmt::Display for Fact {
                 write!(f, "{client} sees tick {tick} of region {region}, applied {applied}")
             }
             Self::Replied { client, reply, digest } => write!(f, "{client} has reply {reply}: {digest:016x}"),
+            Self::Given { client, item } => write!(f, "{client} holds item {item}"),
             Self::Final(state) => write!(
                 f,
                 "{} ends {} at {} with {:016x}: {} commands, {} sessions, {} items",

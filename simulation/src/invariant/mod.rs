@@ -4,6 +4,7 @@
 mod acknowledged_kept;
 mod applied_once;
 mod frames_forward;
+mod given_kept;
 mod items_unique;
 mod one_leader;
 mod replicas_agree;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<applied_once::AppliedOnce>::default(),
         Box::<frames_forward::FramesForward>::default(),
         Box::<replies_in_order::RepliesInOrder>::default(),
+        Box::<given_kept::GivenKept>::default(),
         Box::<items_unique::ItemsUnique>::default(),
         Box::<served_at_end::ServedAtEnd>::default(),
     ]

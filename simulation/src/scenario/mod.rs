@@ -2,6 +2,7 @@
 
 mod counter;
 mod echo;
+mod region;
 mod thread_leak;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ pub struct Scenario {
 }
 
 /// Every scenario; the first is the default.
-pub const ALL: &[Scenario] = &[counter::SCENARIO, counter::ON_LYING_DISKS, echo::SCENARIO, thread_leak::SCENARIO];
+pub const ALL: &[Scenario] = &[region::SCENARIO, counter::SCENARIO, counter::ON_LYING_DISKS, echo::SCENARIO, thread_leak::SCENARIO];
 
 /// The scenario with this name.
 #[must_use]

@@ -1,0 +1,164 @@
+//! A node of the cluster as it is released, on a simulated machine, and who watches it.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use marchland_admin::AdminBackend;
+use marchland_edge::{EdgeLimits, InterestConfig};
+use marchland_proto::cluster::InspectReply;
+use marchland_proto::codes::Code;
+use marchland_proto::net::{ClusterSecurity, PeerIdentity, Role as PeerRole};
+use marchland_raft::{Limits, Role, Timings};
+use marchland_router_core::TokenSigner;
+use marchland_server::config::GroundConfig;
+use marchland_server::node::{Member, Node, NodeSettings};
+use marchland_storage::checkpoint::CheckpointOptions;
+use marchland_storage::log::LogOptions;
+use marchland_types::{CutNumber, GroupId, NodeId, RegionId, ReplicaId, WorldId};
+
+use super::seams::SimSeams;
+use crate::fact::{Fact, tell};
+use crate::world::Boot;
+
+pub(super) const WORLD: WorldId = WorldId(1);
+pub(super) const WORLD_NAME: &str = "aurora";
+pub(super) const REGION: GroupId = GroupId::region(WORLD, RegionId(1));
+pub(super) const DIRECTORY: GroupId = GroupId::directory(WORLD);
+/// Nodes that host replicas: machines `n1` to `n3`.
+pub(super) const SHARDS: u32 = 3;
+/// The node that only terminates players.
+pub(super) const EDGE: NodeId = NodeId(4);
+/// Where players connect.
+pub(super) const EDGE_ADDRESS: &str = "edge:7300";
+/// How often watchers look.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What driver and watchers tell each other.
+#[derive(Default)]
+pub(super) struct Stage {
+    /// The run is over: the owner takes a cut, and every replica tells what it held there.
+    pub(super) cut_wanted: Cell<bool>,
+    /// The cut that was taken.
+    pub(super) cut: Cell<Option<CutNumber>>,
+    /// What each node held at the cut.
+    pub(super) finals: RefCell<BTreeMap<u32, InspectReply>>,
+}
+
+/// Signs the players' tokens.
+pub(super) fn signer() -> TokenSigner {
+    TokenSigner::from_seed(&[7; 32])
+}
+
+fn security(node: NodeId, role: PeerRole) -> ClusterSecurity {
+    ClusterSecurity::simulated(PeerIdentity {
+        cluster: "sim".to_owned(),
+        node,
+        roles: [role].into(),
+        worlds: Some([WORLD].into()),
+    })
+}
+
+fn settings(node: NodeId, seed: u64) -> NodeSettings {
+    let shard = node != EDGE;
+    let member = |n: u32| (NodeId(n), Member { grpc: format!("n{n}:7100"), ws: format!("n{n}:7300") });
+    NodeSettings {
+        node,
+        world: WORLD,
+        world_name: WORLD_NAME.to_owned(),
+        data: "/data".into(),
+        reserve_bytes: 0,
+        listen_grpc: "0.0.0.0:7100".to_owned(),
+        listen_ws: (!shard).then(|| "0.0.0.0:7300".to_owned()),
+        shard,
+        members: (1..=SHARDS).map(member).collect(),
+        // Small segments and frequent checkpoints, so that everything that happens once an hour happens in seconds.
+        log: LogOptions { segment_bytes: 64 * 1024, retain_bytes: 256 * 1024, reserve_bytes: 0, ..LogOptions::default() },
+        checkpoints: CheckpointOptions::default(),
+        keyed_cache_bytes: 1024 * 1024,
+        timings: Timings { persist_check_ms: 250, persist_age_ms: 2_500, ..Timings::default() },
+        limits: Limits { kept_entries: 60, kept_bytes: 64 * 1024, persist_bytes: 256 * 1024, ..Limits::default() },
+        edge_workers: 1,
+        edge_limits: EdgeLimits::default(),
+        interest: InterestConfig::default(),
+        edge_tls: None,
+        ground: GroundConfig::Map,
+        seed,
+        token_key: signer().public_key(),
+        admin_token: None,
+    }
+}
+
+/// Runs the edge-only node.
+pub(super) async fn run_edge(boot: Boot, seed: u64) -> anyhow::Result<()> {
+    let node = Node::start(SimSeams::new(&boot), settings(EDGE, seed), security(EDGE, PeerRole::Edge)).await?;
+    anyhow::bail!("{}", node.fatal().await)
+}
+
+/// Runs a node that hosts replicas.
+pub(super) async fn run_shard(number: u32, boot: Boot, seed: u64, stage: Rc<Stage>) -> anyhow::Result<()> {
+    let id = NodeId(number);
+    let node = Node::start(SimSeams::new(&boot), settings(id, seed), security(id, PeerRole::Shard)).await?;
+    tokio::select! {
+        reason = node.fatal() => anyhow::bail!("{reason}"),
+        failed = watch(number, &node, &stage) => failed,
+    }
+}
+
+/// Tells what the node does, until one of its groups has failed.
+async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Result<()> {
+    let admin = node.admin();
+    let mut seen_tick = 0;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        for group in node.groups() {
+            let status = group.status();
+            if let Some(fault) = status.fault {
+                anyhow::bail!("{} stopped: {fault}", group.id());
+            }
+            if let (Role::Leader(term), Some(replica)) = (status.role, status.leader) {
+                leads(group.id(), term, replica);
+            }
+        }
+        let status = admin.status().await;
+        let Some(region) = status.groups.iter().find(|g| g.group == REGION.0) else { continue };
+        let replica = ReplicaId(region.replica);
+        anyhow::ensure!(!region.diverged, "{replica} has diverged from its owner");
+        if region.tick > seen_tick {
+            let now = admin.inspect(REGION, CutNumber(0)).await;
+            seen_tick = now.tick;
+            tell(&Fact::StateHash { group: REGION, replica, at: now.tick, hash: now.state_hash });
+        }
+        if !stage.cut_wanted.get() {
+            continue;
+        }
+        match stage.cut.get() {
+            None => {
+                let taken = admin.take_cut(REGION, CutNumber(0)).await;
+                if taken.code == Code::Ok as u32 {
+                    stage.cut.set(Some(CutNumber(taken.number)));
+                }
+            }
+            Some(cut) if !stage.finals.borrow().contains_key(&number) => {
+                let held = admin.inspect(REGION, cut).await;
+                if held.code == Code::Ok as u32 {
+                    stage.finals.borrow_mut().insert(number, held);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+thread_local! {
+    static TOLD: RefCell<BTreeMap<GroupId, (marchland_types::Term, ReplicaId)>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Tells of a leader once.
+fn leads(group: GroupId, term: marchland_types::Term, replica: ReplicaId) {
+    let new = TOLD.with(|told| told.borrow_mut().insert(group, (term, replica)) != Some((term, replica)));
+    if new {
+        tell(&Fact::Leads { group, term, replica });
+    }
+}
