@@ -10,13 +10,16 @@ pub struct DirectoryOptions {
     pub calls_in_flight: usize,
     /// How long an order with an unknown outcome is tried again here, in milliseconds.
     pub order_ms: u64,
+    /// How long an order that was refused for the moment is tried again here, in milliseconds: long enough for a leader that
+    /// was just elected to hear of a majority.
+    pub busy_ms: u64,
     /// Pause before an order is tried again, in milliseconds.
     pub retry_ms: u64,
 }
 
 impl Default for DirectoryOptions {
     fn default() -> Self {
-        Self { calls_in_flight: 192, order_ms: 5_000, retry_ms: 50 }
+        Self { calls_in_flight: 192, order_ms: 5_000, busy_ms: 400, retry_ms: 50 }
     }
 }
 
@@ -83,6 +86,9 @@ impl DirectoryOptions {
                 "0 < retry_ms ({}) < order_ms ({}) < {JOIN_DEADLINE_MS}",
                 self.retry_ms, self.order_ms
             )));
+        }
+        if self.busy_ms > self.order_ms {
+            return Err(BadOptions(format!("busy_ms ({}) is at most order_ms ({})", self.busy_ms, self.order_ms)));
         }
         Ok(())
     }

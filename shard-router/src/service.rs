@@ -30,7 +30,8 @@ use crate::view::{DirectoryView, ReadError};
 /// Why an order has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OrderError {
-    /// Refused: this replica does not lead.
+    /// This replica does not lead (any more). Give the order to the leader: had it been taken here before leadership was lost,
+    /// it has the same answer there.
     #[error("directory is not led here")]
     NotLeader {
         /// Who does, if known.
@@ -97,8 +98,11 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
     ///
     /// An unknown outcome is tried again until the deadline, except a cut without a number: two of those are two cuts.
     pub async fn order(&self, body: Body) -> Result<DirectoryAnswer, OrderError> {
+        let mut unknown = false;
         let repeatable = !matches!(&body, Body::Cut(cut) if cut.number == 0);
+        let pause = Duration::from_millis(self.options.retry_ms);
         let deadline = Instant::now() + Duration::from_millis(self.options.order_ms);
+        let busy_deadline = Instant::now() + Duration::from_millis(self.options.busy_ms);
         loop {
             let entry = encode_entry(self.clock.wall_ms(), body.clone());
             match self.group.propose(entry).await {
@@ -106,10 +110,15 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
                     return DirectoryAnswer::decode(committed.answer).map_err(|e| OrderError::Fault(format!("answer: {e}")));
                 }
                 Err(ProposeError::NotLeader { leader, .. }) => return Err(OrderError::NotLeader { leader }),
-                Err(ProposeError::Refused { reason, .. }) => return Err(OrderError::Busy(reason)),
+                Err(ProposeError::Refused { reason, .. }) => {
+                    if Instant::now() + pause >= busy_deadline {
+                        return Err(if unknown { OrderError::Unknown(reason) } else { OrderError::Busy(reason) });
+                    }
+                    tokio::time::sleep(pause).await;
+                }
                 Err(ProposeError::Fault { reason, .. }) => return Err(OrderError::Fault(reason)),
                 Err(ProposeError::Unknown { reason, .. }) => {
-                    let pause = Duration::from_millis(self.options.retry_ms);
+                    unknown = true;
                     if !repeatable || Instant::now() + pause >= deadline {
                         return Err(OrderError::Unknown(reason));
                     }

@@ -220,7 +220,7 @@ async fn a_receiver_that_forgot_is_waited_for_and_not_fed_with_gaps() {
 /// The directory's own channels: admits reach the region, acknowledgements trim the directory.
 #[tokio::test]
 async fn a_directory_delivers_its_admits() {
-    let rig = Rig::begun(DirectoryOptions { order_ms: 60, retry_ms: 1, ..DirectoryOptions::default() }).await;
+    let rig = Rig::begun(DirectoryOptions { order_ms: 60, busy_ms: 20, retry_ms: 1, ..DirectoryOptions::default() }).await;
     let receiver = Arc::new(FakeReceiver { taken: Mutex::default(), faults: Mutex::new(vec![3, 1, 4, 3]) });
     let outbox = Arc::new(DirectoryOutbox::new(rig.service.clone(), rig.machine.posted()));
     let pump = ChannelPump::new(directory_group(), outbox, receiver.clone(), quick());

@@ -14,7 +14,7 @@ use marchland_types::{CharacterId, WorldId};
 use support::*;
 
 fn quick() -> DirectoryOptions {
-    DirectoryOptions { order_ms: 60, retry_ms: 1, ..DirectoryOptions::default() }
+    DirectoryOptions { order_ms: 60, busy_ms: 20, retry_ms: 1, ..DirectoryOptions::default() }
 }
 
 fn code(number: u32) -> Code {
@@ -72,8 +72,10 @@ async fn refusals_have_their_codes() {
     rig.clock.0.store(1_000_000, Ordering::Relaxed);
     assert_eq!(ask(sign_in_request("anna", "Ann", 7)).await, Code::BadToken, "expired");
     rig.clock.0.store(0, Ordering::Relaxed);
-    rig.group.then([Outcome::Refuse]);
+    rig.group.then(std::iter::repeat_n(Outcome::Refuse, 100));
     assert_eq!(ask(sign_in_request("anna", "Ann", 8)).await, Code::Unavailable);
+    rig.group.outcomes.lock().unwrap().truncate(3);
+    assert_eq!(ask(sign_in_request("anna", "Ann", 8)).await, Code::Ok, "refused for a moment only");
     rig.group.then([Outcome::NotLeader(Some(replica(2)))]);
     let reply = rig.service.sign_in(&edge, sign_in_request("anna", "Ann", 9)).await;
     assert_eq!((code(reply.code), reply.leader), (Code::NotLeader, replica(2).0));
