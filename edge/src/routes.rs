@@ -43,6 +43,11 @@ impl Route {
         self.heard_at = now;
     }
 
+    /// A node says that it owns the region: it is asked next, at once.
+    pub(crate) fn announced(&mut self, now: Duration, node: NodeId) {
+        self.next = Some((node, now));
+    }
+
     /// The target sent a batch.
     pub(crate) fn heard(&mut self, now: Duration) {
         self.heard_at = now;
@@ -127,6 +132,15 @@ mod tests {
         assert_eq!(route.handle_time(ms(36), 100, &NODES).unwrap().node, NodeId(1));
         route.lost(ms(40), Some(NodeId(9)), &NODES);
         assert_eq!(route.handle_time(ms(70), 100, &NODES).unwrap().node, NodeId(2));
+    }
+
+    #[test]
+    fn an_owner_that_announces_itself_is_asked_at_once() {
+        let mut route = Route::new(ms(0), NodeId(1));
+        route.handle_time(ms(0), 100, &NODES);
+        route.lost(ms(10), None, &NODES);
+        route.announced(ms(11), NodeId(3));
+        assert_eq!(route.handle_time(ms(11), 100, &NODES).unwrap().node, NodeId(3));
     }
 
     #[test]

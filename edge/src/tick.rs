@@ -32,8 +32,15 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         {
             let state = &mut *self.state.borrow_mut();
             let Some(region) = state.regions.get_mut(&GroupId(batch.group)) else { return };
-            // Whoever was asked before may still speak; it is not believed.
             if region.route.target() != Some(node) || !region.subscribed {
+                // Whoever was asked before may still speak; it is not believed. But a new owner says by itself that it is one,
+                // and what it has committed is newer than all that came from the one before.
+                let owns = batch.gone.is_none() && batch.index > region.view.index();
+                if owns && !region.sessions.is_empty() && region.route.target() != Some(node) {
+                    region.subscribed = false;
+                    region.route.announced(now, node);
+                    self.sweep_soon.notify_one();
+                }
                 return;
             }
             if let Some(gone) = &batch.gone {

@@ -136,6 +136,11 @@ impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
             next_id: Cell::new(0),
             open: Cell::new(0),
         });
+        // To all of them from the start: a new owner announces itself over whatever streams it finds.
+        for &node in &worker.nodes {
+            let link = links::open(&worker, node, worker.channel(node));
+            worker.state.borrow_mut().links.insert(node, link);
+        }
         let mut loops = JoinSet::new();
         let accepting = loops.spawn_local(worker.clone().accept(listener));
         loops.spawn_local(worker.clone().send_uplinks());
@@ -430,8 +435,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                     // If its queue is full it hears of it by silence.
                     let _ = up.try_send(EdgeToNode { regions: vec![forget] });
                 }
-                let open = || links::open(self, node, self.channel(node));
-                state.links.entry(node).or_insert_with(open).up.is_some()
+                state.links.get(&node).is_some_and(|link| link.up.is_some())
             };
             if up {
                 self.subscribe(group);

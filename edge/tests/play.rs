@@ -4,8 +4,10 @@ mod support;
 
 use std::time::Duration;
 
-use marchland_edge::client::{Login, ResumeKey};
+use marchland_edge::EdgeOptions;
+use marchland_edge::client::{ClientOptions, Login, PlayerClient, ResumeKey};
 use marchland_proto::codes::Code;
+use marchland_proto::net::TokioTransport;
 use support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -152,7 +154,7 @@ async fn a_client_comes_back_over_another_edge_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_stops_says_where_to_go() {
     let world = World::start(5).await;
-    let edge = world.edge(marchland_edge::EdgeOptions { other_edges: vec!["ws://other".into()], ..world.options() }).await;
+    let edge = world.edge(EdgeOptions { other_edges: vec!["ws://other".into()], ..world.options() }).await;
     let mut client = join(edge.local_addr(), "ada").await.unwrap();
     until(&mut client, "a frame", |client| client.view.tick() > 0).await;
     edge.shutdown();
@@ -171,7 +173,7 @@ async fn an_edge_that_stops_says_where_to_go() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_players_over_two_workers() {
     let world = World::start(20).await;
-    let edge = world.edge(marchland_edge::EdgeOptions { workers: 2, ..world.options() }).await;
+    let edge = world.edge(EdgeOptions { workers: 2, ..world.options() }).await;
     let mut players = Vec::new();
     for i in 0..60 {
         let (world, address) = (world.clone(), edge.local_addr());
@@ -193,4 +195,39 @@ async fn many_players_over_two_workers() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(world.lock().detached.len(), 60, "the region was told of every client that left");
     assert_eq!(edge.stats().clients, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_player_over_tls() {
+    use std::sync::Arc;
+    use tokio_rustls::rustls::crypto::ring::default_provider;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+    let authority = marchland_proto::net::make_authority("test").unwrap();
+    let identity = "marchland://test/node/1?roles=edge&worlds=1".parse().unwrap();
+    let (certificate, key) = marchland_proto::net::make_node_certificate(&authority, &identity).unwrap();
+    let tls = marchland_proto::net::client_tls_acceptor(certificate.as_bytes(), key.as_bytes()).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate_pem.as_bytes()).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from("marchland.cluster").unwrap();
+    let options = ClientOptions { tls: Some((Arc::new(config).into(), name)), client_name: "test".into() };
+
+    let world = World::start(40).await;
+    let edge = world.edge(EdgeOptions { tls: Some(tls), ..world.options() }).await;
+    let address = edge.local_addr().to_string();
+    let mut client = PlayerClient::connect(&TokioTransport, &address, &options, &sign_in("ada")).await.unwrap();
+    until(&mut client, "others in view", |client| client.view.newest().visible == 32).await;
+    client.input(action(b"x"), 0).unwrap();
+    client.flush().await.unwrap();
+    until(&mut client, "the answer", |client| client.view.last_reply_seq() == 1).await;
+    check_shown(&world, &client);
+    // Without TLS nobody gets in.
+    assert!(join(edge.local_addr(), "bob").await.is_err());
 }

@@ -433,6 +433,8 @@ impl Session {
                 if now.saturating_sub(self.heard_at) >= config.idle_timeout {
                     self.refuse(Refusal::new(Code::IdleTimeout, "nothing was heard from the client"), out);
                 } else if playing.unacked.len() > 0 && now.saturating_sub(playing.given_at) >= RESEND_AFTER {
+                    // With the attach: if another one is in force, its answer says so.
+                    out.push(playing.attach_effect());
                     playing.give_again(now, out);
                 }
             }

@@ -238,6 +238,8 @@ impl World {
     /// The region is owned by another node from now on. What was not applied yet is lost with the old owner.
     pub fn move_owner(&self, node: u32) {
         let mut inner = self.lock();
+        let announcement =
+            RegionBatch { group: group().0, region: 1, tick: inner.tick, index: inner.index + 5, ..Default::default() };
         inner.owner = node;
         inner.queue = Queue::default();
         inner.index += 5;
@@ -245,6 +247,9 @@ impl World {
         for edge in inner.edges.iter_mut().filter(|edge| edge.wants && edge.node != node) {
             edge.wants = false;
             let _ = edge.up.try_send(Ok(NodeToEdge { regions: vec![gone.clone()] }));
+        }
+        for edge in inner.edges.iter_mut().filter(|edge| edge.node == node) {
+            let _ = edge.up.try_send(Ok(NodeToEdge { regions: vec![announcement.clone()] }));
         }
     }
 }

@@ -111,7 +111,7 @@ proptest! {
                 Step::Spawn(at) if scene.owner.slots.iter().flatten().count() < 40 => { scene.owner.spawn(at); }
                 Step::Despawn(slot) if slot != scene.me => scene.owner.despawn(slot),
                 Step::Walk(slot, by) => if let Some(ent) = scene.owner.ent(slot) {
-                    for axis in 0..3 { ent.at[axis] += i32::from(by[axis]); }
+                    for (at, by) in ent.at.iter_mut().zip(by) { *at += i32::from(by); }
                 },
                 Step::Jump(slot, at) => if let Some(ent) = scene.owner.ent(slot) { ent.at = at; },
                 Step::Look(slot) => scene.owner.change_look(slot),

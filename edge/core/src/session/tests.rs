@@ -353,7 +353,9 @@ fn inputs_that_nobody_applies_go_again_after_a_second() {
     let mut driven = Driven::playing();
     driven.say(commands(1..=2));
     assert_eq!(driven.at(999), []);
-    assert_eq!(given(&driven.at(1_000)), [1, 2]);
+    let effects = driven.at(1_000);
+    assert!(matches!(effects[0], Effect::Attach { .. }), "and it is asked whether this attach is in force: {effects:?}");
+    assert_eq!(given(&effects), [1, 2]);
     assert_eq!(driven.at(1_500), []);
     driven.applied(1);
     assert_eq!(driven.at(2_400), []);
