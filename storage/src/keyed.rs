@@ -4,6 +4,7 @@
 //! batch is atomic and survives whole or not at all; after a crash the store is some whole-batch prefix at or after the
 //! last persist. The applied raft index travels in the batch that it belongs to.
 
+mod durable;
 mod engine;
 mod layout;
 mod open;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use marchland_types::{GroupId, point};
 
 use super::layout::{
-    FORMAT_KEY, FORMAT_VERSION, GENERATION_PREFIX, Space, Stored, after_prefix, decode_value, encode_value, generation_key,
-    kinds, parse_generation_key,
+    FORMAT_KEY, FORMAT_VERSION, GENERATION_PREFIX, OPENED_KEY, Space, Stored, after_prefix, decode_value, encode_value,
+    generation_key, kinds, parse_generation_key,
 };
 use super::{Batch, KeyedError, Pairs};
 
@@ -80,6 +80,13 @@ impl Engine {
         let engine = Self { tree, generations, snapshots: BTreeMap::new() };
         engine.clear_other_generations()?;
         Ok(engine)
+    }
+
+    /// Writes something, so that the opening can see whether it reaches the disk.
+    pub fn count_opening(&self) -> Result<(), KeyedError> {
+        let opened = self.tree.get(OPENED_KEY)?.and_then(|count| count.as_ref().try_into().map(u64::from_be_bytes).ok());
+        self.tree.insert(OPENED_KEY, &opened.unwrap_or(0).wrapping_add(1).to_be_bytes())?;
+        Ok(())
     }
 
     fn clear_other_generations(&self) -> Result<(), KeyedError> {

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Engine;
 use super::layout::Space;
-use super::open::{KeyedOptions, OpenStore, mark_damaged, open};
+use super::open::{KeyedOptions, OpenStore, mark_damaged, open, sync_blobs};
 use super::{Batch, KeyedError, KeyedNode, KeyedSnapshot, KeyedStore, Pairs, SnapshotNext};
 use crate::disk::{DiskFile, RealFile};
 
@@ -177,7 +177,7 @@ fn persist(db: sled::Db, mut file: RealFile, mut requests: mpsc::Receiver<Reply<
         }
         let result = health.guard(dir, || {
             db.flush()?;
-            file.sync_data().map_err(|error| KeyedError::Fault(error.to_string()))
+            file.sync_data().and_then(|()| sync_blobs(dir)).map_err(|error| KeyedError::Fault(error.to_string()))
         });
         point!("keyed.persisted");
         for reply in waiting {
