@@ -310,3 +310,129 @@ pub(crate) async fn reconcile(store: &LogStore, applied: Position) -> io::Result
     }
     store.perform(LogOp::Purge(applied)).await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Applied, Machine};
+    use crate::machine::{MachineAdapter, MachineState};
+    use crate::testkit::{Counted, Tally};
+    use bytes::Bytes;
+    use marchland_storage::disk::SimDisk;
+    use marchland_storage::log::{LogOptions, LogWriter, SharedLog};
+    use marchland_types::Term;
+    use openraft::RaftSnapshotBuilder;
+    use std::sync::Mutex;
+
+    const GROUP: GroupId = crate::testkit::bench_group(1);
+
+    fn at(term: u64, index: u64) -> Position {
+        Position { term: Term(term), index: LogIndex(index) }
+    }
+
+    fn open() -> (LogStore, LogWriter<SimDisk>) {
+        let options = LogOptions { reserve_bytes: 0, segment_bytes: 1 << 16, ..LogOptions::default() };
+        let (log, writer) = SharedLog::open(SimDisk::new(1), std::path::Path::new("/log"), options).unwrap();
+        (LogStore::new(GROUP, Arc::new(log), Arc::new(FatalCell::new(None))), writer)
+    }
+
+    fn append(store: &LogStore, term: u64, indices: Range<u64>, size: usize) {
+        let entry = |index| LogEntry { position: at(term, index), payload: record::command(&vec![1; size]).0 };
+        let fits = |result: Result<(), LogError>| assert!(!matches!(result, Err(LogError::Misuse(_))), "{result:?}");
+        store.submit(LogOp::Append(indices.map(entry).collect()), fits);
+    }
+
+    /// A machine that is restored to `applied`.
+    fn machine(applied: Position) -> Tally {
+        let applied = Applied { position: Some(applied), membership: Bytes::new() };
+        Tally::new(GROUP, Arc::new(Mutex::new(Counted { applied, ..Counted::default() })))
+    }
+
+    async fn reconciled(store: &LogStore, writer: &mut LogWriter<SimDisk>, applied: Position) -> GroupLogState {
+        let work = reconcile(store, applied);
+        tokio::pin!(work);
+        while futures::poll!(work.as_mut()).is_pending() {
+            writer.turn();
+        }
+        store.state()
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_waits_until_the_log_below_it_is_durable() {
+        let (store, mut writer) = open();
+        append(&store, 1, 0..3, 10);
+        let tally = machine(at(1, 2));
+        let restored = tally.restored().await.unwrap();
+        let state = MachineState::new(GROUP, Arc::new(tally), restored, store.progress()).unwrap();
+        let mut adapter = MachineAdapter(Arc::new(state));
+        {
+            let persist = adapter.build_snapshot();
+            tokio::pin!(persist);
+            for _ in 0..3 {
+                assert!(futures::poll!(persist.as_mut()).is_pending(), "ahead of the log");
+            }
+            writer.turn();
+            assert_eq!(persist.await.unwrap().meta.last_log_id, Some(log_id(at(1, 2))));
+        }
+        // A log that has failed lets nothing through.
+        append(&store, 1, 3..4, 10);
+        writer.turn();
+        store.progress.done(99, &Err(LogError::Closed));
+        append(&store, 1, 4..5, 10);
+        assert!(adapter.build_snapshot().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_log_that_holds_the_restored_entry_is_left_alone() {
+        let (store, mut writer) = open();
+        append(&store, 1, 0..5, 10);
+        let before = store.state();
+        assert_eq!(reconciled(&store, &mut writer, at(1, 3)).await, before);
+        store.submit(LogOp::Purge(at(1, 3)), |_| {});
+        let before = store.state();
+        assert_eq!(reconciled(&store, &mut writer, at(1, 3)).await, before);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_ends_below_the_restored_entry_starts_behind_it() {
+        let (store, mut writer) = open();
+        append(&store, 1, 0..5, 10);
+        let state = reconciled(&store, &mut writer, at(2, 9)).await;
+        assert_eq!((state.purged, state.last), (Some(at(2, 9)), Some(at(2, 9))));
+        append(&store, 2, 10..12, 10);
+        assert_eq!(store.state().last, Some(at(2, 11)));
+    }
+
+    #[tokio::test]
+    async fn an_uncommitted_tail_of_another_term_goes() {
+        let (store, mut writer) = open();
+        append(&store, 1, 0..5, 10);
+        append(&store, 3, 5..9, 10);
+        // The library would call this corrupted: the log's last entry is of a later term, its index is not lower.
+        let state = reconciled(&store, &mut writer, at(2, 6)).await;
+        assert_eq!((state.purged, state.last), (Some(at(2, 6)), Some(at(2, 6))));
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_below_a_checkpoint_is_bounded_by_bytes_and_entries() {
+        let (store, _writer) = open();
+        append(&store, 1, 0..100, 99);
+        // 100 bytes each.
+        assert_eq!(store.purge_target(at(1, 99), 1000, 1000), Some(LogIndex(89)));
+        assert_eq!(store.purge_target(at(1, 99), 1_000_000, 10), Some(LogIndex(88)));
+        assert_eq!(store.purge_target(at(1, 99), 0, 1000), Some(LogIndex(99)));
+        assert_eq!(store.purge_target(at(1, 5), 1_000_000, 1000), None);
+        store.submit(LogOp::Purge(at(1, 89)), |_| {});
+        assert_eq!(store.purge_target(at(1, 99), 1000, 1000), None);
+    }
+
+    #[tokio::test]
+    async fn reads_for_an_append_are_bounded_but_never_empty() {
+        let (mut store, _writer) = open();
+        append(&store, 1, 0..3, APPEND_BYTES);
+        append(&store, 1, 3..20, 10);
+        assert_eq!(store.limited_get_log_entries(0, 20).await.unwrap().len(), 1);
+        assert_eq!(store.limited_get_log_entries(3, 20).await.unwrap().len(), 17);
+        assert_eq!(store.try_get_log_entries(1..=4).await.unwrap().len(), 4);
+    }
+}

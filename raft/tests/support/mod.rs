@@ -164,6 +164,7 @@ pub struct Cluster {
     /// Changes every node's options before it starts.
     pub adjust: Option<fn(&mut NodeOptions)>,
     pub padding_bytes: usize,
+    pub reserve_bytes: u64,
 }
 
 pub fn replica(node: u32) -> ReplicaId {
@@ -187,7 +188,7 @@ impl Cluster {
     pub async fn start_as(&mut self, node: u32, incarnation: Incarnation) {
         let folder = self.folders.entry(node).or_default();
         let disk = folder.disk.get_or_insert_with(|| SimDisk::new(u64::from(node))).clone();
-        let options = LogOptions { segment_bytes: 1 << 20, reserve_bytes: 0, ..LogOptions::default() };
+        let options = LogOptions { segment_bytes: 1 << 20, reserve_bytes: self.reserve_bytes, ..LogOptions::default() };
         let (log, writer) = SharedLog::open(disk, Path::new("/log"), options).expect("the log opens");
         let writer = tokio::spawn(writer.run_task(|| Duration::from_micros(200))).abort_handle();
         let mut options = NodeOptions::new(NodeId(node), incarnation, self.book.clone());
@@ -243,7 +244,7 @@ impl Cluster {
 
     /// The leader and its node.
     pub async fn leader(&self) -> (u32, Group) {
-        let leader = leader_of(&self.groups(), Duration::from_secs(10)).await.expect("a leader within 10 s");
+        let leader = leader_of(&self.groups(), Duration::from_secs(30)).await.expect("a leader within 30 s");
         (leader.status().leader.expect("it knows itself").node().0, leader)
     }
 
@@ -272,7 +273,7 @@ impl Cluster {
 
     /// Waits until every running replica has counted this many commands, and compares them.
     pub async fn converge(&self, count: u64) {
-        for _ in 0..2000 {
+        for _ in 0..6000 {
             let all: Vec<Counted> = self.running.keys().map(|node| self.tally(*node)).collect();
             if all.iter().all(|one| one.count == count) {
                 assert!(all.iter().all(|one| one.hash == all[0].hash), "replicas differ: {all:?}");
@@ -295,7 +296,7 @@ pub async fn propose(group: &Group, from: u64, count: u64) {
 
 /// Waits until a condition holds.
 pub async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..6000 {
         if condition() {
             return;
         }
