@@ -109,7 +109,8 @@ fn write_keyed(folder: &Path) {
             let key = Bytes::from(format!("key {}", count % KEYS));
             let writes = vec![(Bytes::from_static(b"count"), Some(keyed_value(count))), (key, Some(keyed_value(count)))];
             store.apply(Batch { writes }).await.expect("apply");
-            if count.is_multiple_of(3) {
+            // Sometimes often; sometimes seldom, so that the engine writes a lot on its own account in between.
+            if count.is_multiple_of(if count / 100 % 2 == 0 { 3 } else { 40 }) {
                 store.persist().await.expect("persist");
                 println!("\nkeyed {count}");
             }
