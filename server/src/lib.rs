@@ -3,13 +3,12 @@
 //! Everything below is put together here and nowhere else: shells do not know each other, they meet in the schema and in
 //! [`node::Node`], which is generic over its [`seams`] so that the simulator runs the very same wiring.
 
-// pub mod bench;
-//pub mod bots;
+//pub mod bench;
+pub mod bots;
 pub mod certs;
-//pub mod cluster;
+pub mod cluster;
 pub mod config;
 pub mod node;
 pub mod seams;
 pub mod signals;
-//pub mod up;
-//pub mod verify;
+pub mod up;

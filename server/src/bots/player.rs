@@ -1,0 +1,280 @@
+//! One headless player: signs in, walks, gathers, comes back when it was thrown out, and never forgets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use frontier::{Gathered, Items, action, kind};
+use marchland_edge::client::{ClientError, ClientOptions, Heard, Login, PlayerClient, ResumeKey};
+use marchland_proto::client::{Action, Move, Reply, input::What};
+use marchland_proto::codes::Code;
+use marchland_proto::net::TokioTransport;
+use marchland_types::seam::Clock;
+use prost::Message;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::report::Shared;
+use super::token;
+use super::truth::Truth;
+use super::{Behaviour, Target};
+use crate::seams::SystemClock;
+
+/// Between two commands.
+const EVERY: Duration = Duration::from_millis(100);
+/// A connection that does not come about is tried again.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// Pause between two attempts.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// After so much silence the connection counts as lost.
+const SILENCE: Duration = Duration::from_secs(5);
+/// How long the last questions may take when the run ends.
+const FINISH_WITHIN: Duration = Duration::from_secs(5);
+/// Veins within this are worth stopping for, in metres.
+const REACH_M: f32 = 1.5;
+
+type Client = PlayerClient<tokio::net::TcpStream>;
+
+pub(super) struct Player {
+    pub(super) number: usize,
+    pub(super) name: String,
+    pub(super) targets: Arc<[Target]>,
+    pub(super) options: ClientOptions,
+    pub(super) behaviour: Behaviour,
+    pub(super) clock: SystemClock,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Why a connection was left.
+enum End {
+    Stopped,
+    Lost(String),
+}
+
+impl Player {
+    pub(super) async fn run(mut self) {
+        let mut truth = Truth::default();
+        let mut rng = SmallRng::seed_from_u64(self.number as u64 + 1);
+        let mut resume: Option<ResumeKey> = None;
+        let mut target = self.number;
+        while !*self.stop.borrow() {
+            match timeout(CONNECT_WITHIN, self.connect(target, resume.as_ref())).await {
+                Ok(Ok(mut client)) => {
+                    let welcome = client.welcome();
+                    truth.joined(welcome.session_epoch, welcome.next_seq);
+                    let since = self.clock.monotonic();
+                    self.shared.joined();
+                    let end = self.play(&mut client, &mut truth, &mut rng).await;
+                    truth.figures.connected_ms += (self.clock.monotonic() - since).as_millis() as u64;
+                    self.shared.left();
+                    match end {
+                        End::Stopped => break,
+                        End::Lost(reason) => {
+                            truth.disconnected();
+                            truth.figures.complain(format!("{}: connection lost: {reason}", self.name));
+                            resume = Some(client.resume_key());
+                        }
+                    }
+                }
+                Ok(Err(error)) => {
+                    self.shared.failed(&error.to_string());
+                    if let Some(key) = &mut resume {
+                        key.attach_number += 1;
+                    }
+                    if matches!(error.downcast_ref::<ClientError>().and_then(ClientError::code), Some(Code::BadResume)) {
+                        resume = None;
+                    }
+                }
+                Err(_) => self.shared.failed("no connection in time"),
+            }
+            // Another edge may be alive.
+            target += 1;
+            let _ = timeout(RETRY_PAUSE, self.stop.wait_for(|stop| *stop)).await;
+        }
+        self.shared.finish(&truth.figures);
+    }
+
+    async fn connect(&self, target: usize, resume: Option<&ResumeKey>) -> anyhow::Result<Client> {
+        let target = &self.targets[target % self.targets.len()];
+        let login = match resume {
+            Some(key) => Login::Resume(key.clone()),
+            None => Login::SignIn { token: token::fetch(&target.http, &self.name).await?, character_name: self.name.clone() },
+        };
+        Ok(PlayerClient::connect(&TokioTransport, &target.address, &self.options, &login).await?)
+    }
+
+    /// Plays until the run ends or the connection does.
+    async fn play(&mut self, client: &mut Client, truth: &mut Truth, rng: &mut SmallRng) -> End {
+        let mut walk = Walk::new(rng);
+        // Phases are spread, so that a thousand players do not speak at once.
+        let mut next = Instant::now() + EVERY.mul_f64(rng.random_range(0.0..1.0));
+        let mut heard_at = Instant::now();
+        let mut stopping: Option<(Instant, u64)> = None;
+        loop {
+            let wait = timeout_at(next, client.next());
+            let heard = tokio::select! {
+                heard = wait => heard,
+                _ = self.stop.changed(), if stopping.is_none() => {
+                    // The last questions: is everything still there that we were given?
+                    let asked = ask(client, truth, self.clock.monotonic(), action::INVENTORY, Bytes::new());
+                    match asked {
+                        Ok(seq) => stopping = Some((Instant::now() + FINISH_WITHIN, seq)),
+                        Err(_) => return End::Stopped,
+                    }
+                    if client.flush().await.is_err() {
+                        return End::Stopped;
+                    }
+                    continue;
+                }
+            };
+            match heard {
+                Ok(Ok(Heard::Frame(info))) => {
+                    heard_at = Instant::now();
+                    let behind_ms = self.clock.wall_ms().saturating_sub(info.server_ms);
+                    truth.frame(&client.view, info.size_bytes, info.region, behind_ms, self.clock.monotonic());
+                    self.shared.frame(info.size_bytes);
+                    for reply in client.view.take_replies() {
+                        self.reply(truth, &reply);
+                        if stopping.is_some_and(|(_, seq)| seq == reply.command_seq) {
+                            let _ = client.goodbye().await;
+                            return End::Stopped;
+                        }
+                    }
+                    drop(client.view.take_area_events());
+                }
+                Ok(Ok(Heard::Pong { .. })) => {}
+                Ok(Err(error)) => return End::Lost(error.to_string()),
+                Err(_) => {
+                    next = (next + EVERY).max(Instant::now());
+                    if let Some((deadline, _)) = stopping {
+                        if Instant::now() > deadline {
+                            truth.figures.complain(format!("{}: no answer to the last question", self.name));
+                            return End::Stopped;
+                        }
+                        continue;
+                    }
+                    if heard_at.elapsed() > SILENCE {
+                        return End::Lost(format!("silent for {} s", SILENCE.as_secs()));
+                    }
+                    if let Err(error) = self.act(client, truth, &mut walk, rng).await {
+                        match error {
+                            // Nothing more can be sent before something is acknowledged: wait.
+                            ClientError::Window => {}
+                            error => return End::Lost(error.to_string()),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn reply(&self, truth: &mut Truth, reply: &Reply) {
+        if reply.code != Code::Ok as u32 {
+            return;
+        }
+        if let Ok(gathered) = Gathered::decode(reply.body.clone())
+            && gathered.item != 0
+        {
+            truth.gathered(reply.command_seq, gathered.item);
+            self.shared.gathered();
+        } else if let Ok(items) = Items::decode(reply.body.clone()) {
+            truth.inventory(&items.items.iter().map(|i| i.id).collect::<Vec<_>>());
+        }
+    }
+
+    /// One command: a step, or a grab at ore.
+    async fn act(&self, client: &mut Client, truth: &mut Truth, walk: &mut Walk, rng: &mut SmallRng) -> Result<(), ClientError> {
+        let now = self.clock.monotonic();
+        let own = client.view.own();
+        let here = [own.x, own.z];
+        let vein = match self.behaviour {
+            Behaviour::Gather => nearest_vein(client, here),
+            Behaviour::Wander | Behaviour::Crowd => None,
+        };
+        match vein {
+            Some((_, distance_m)) if distance_m < REACH_M && walk.may_gather() => {
+                ask(client, truth, now, action::GATHER, Bytes::new())?;
+            }
+            _ => {
+                walk.step(rng, here, vein.filter(|(_, d)| *d >= REACH_M).map(|(at, _)| at));
+                let what = What::Move(Move { x: walk.heading.cos(), z: walk.heading.sin(), yaw: walk.yaw() });
+                let seq = client.input(what, EVERY.as_millis() as u32)?;
+                truth.sent(seq, now);
+            }
+        }
+        self.shared.sent();
+        client.flush().await
+    }
+}
+
+fn ask(client: &mut Client, truth: &mut Truth, now: Duration, code: u32, body: Bytes) -> Result<u64, ClientError> {
+    let seq = client.input(What::Action(Action { code, body }), 0)?;
+    truth.sent(seq, now);
+    Ok(seq)
+}
+
+fn nearest_vein(client: &Client, here: [f32; 2]) -> Option<([f32; 2], f32)> {
+    let veins = client.view.others().filter(|(_, other)| other.kind == kind::ORE);
+    veins
+        .map(|(_, other)| {
+            let [x, _, z] = other.position();
+            ([x, z], (x - here[0]).hypot(z - here[1]))
+        })
+        .min_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// Where a player is heading. Redrawn every one to three seconds, and jittered at every step, so that nobody can guess it.
+struct Walk {
+    heading: f32,
+    steps_left: u32,
+    last: [f32; 2],
+    rest: u32,
+}
+
+impl Walk {
+    fn new(rng: &mut SmallRng) -> Self {
+        Self { heading: rng.random_range(0.0..std::f32::consts::TAU), steps_left: 10, last: [f32::NAN; 2], rest: 0 }
+    }
+
+    fn yaw(&self) -> u32 {
+        (self.heading.rem_euclid(std::f32::consts::TAU) / std::f32::consts::TAU * 256.0) as u32 & 255
+    }
+
+    /// Gathering takes a rest of a second: ask again when it is over.
+    fn may_gather(&mut self) -> bool {
+        if self.rest > 0 {
+            self.rest -= 1;
+            return false;
+        }
+        self.rest = 11;
+        true
+    }
+
+    fn step(&mut self, rng: &mut SmallRng, here: [f32; 2], goal: Option<[f32; 2]>) {
+        // A wall: what was asked for did not happen.
+        let stuck = (here[0] - self.last[0]).hypot(here[1] - self.last[1]) < 0.05;
+        self.last = here;
+        if self.steps_left == 0 || stuck {
+            self.steps_left = rng.random_range(10..=30);
+            self.heading = match goal {
+                Some([x, z]) if !stuck => (z - here[1]).atan2(x - here[0]),
+                _ => rng.random_range(0.0..std::f32::consts::TAU),
+            };
+        }
+        self.steps_left -= 1;
+        self.heading += rng.random_range(-0.1..0.1);
+    }
+}
+
+/// Starts players a few at a time, so that their sign-ins do not stand in each other's way.
+pub(super) async fn start_all(players: Vec<Player>, tasks: &mut tokio::task::JoinSet<()>) {
+    for (index, player) in players.into_iter().enumerate() {
+        tasks.spawn(player.run());
+        if index % 10 == 9 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Sign-in tokens from a development cluster's pages.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Longest answer that is read.
+const ANSWER_MAX_BYTES: u64 = 64 * 1024;
+/// Longest time for an answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+#[derive(Deserialize)]
+struct Minted {
+    token: String,
+}
+
+/// Asks the node at `http` (`http://host:port`) for a token of `account`.
+pub(super) async fn fetch(http: &str, account: &str) -> anyhow::Result<String> {
+    let address = http.strip_prefix("http://").with_context(|| format!("{http:?} is not http://host:port"))?;
+    timeout(ANSWER_WITHIN, get(address, account)).await.with_context(|| format!("{http} gave no token in time"))?
+}
+
+async fn get(address: &str, account: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await.with_context(|| format!("can not reach {address}"))?;
+    // HTTP/1.0: the answer ends with the connection.
+    let request = format!("GET /play/token?name={account} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX_BYTES).read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
+    let status = head.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        bail!("{address} gives no tokens: {status}: {}", body.trim());
+    }
+    Ok(serde_json::from_str::<Minted>(body).with_context(|| format!("{address} answered something else than a token"))?.token)
+}
