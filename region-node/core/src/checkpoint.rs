@@ -4,7 +4,8 @@
 //! "MLRG" · format u16 · sections u32 · then each:  tag u64 · version u16 · length u64 · crc32 u32 · bytes
 //! ```
 //!
-//! Components are sections of their own, tagged by the component, and kept when nobody knows them. Everything else must be
+//! The checksum covers tag, version and length too. Components are sections of their own, tagged by the component, and kept
+//! when nobody knows them. Everything else must be
 //! known: a state that lacks a part is no state. Decoding never panics and never allocates for lengths that are not there.
 
 use std::sync::Arc;
@@ -193,10 +194,11 @@ impl<G: Game> RegionView<G> {
         for section in sections {
             bytes.clear();
             self.state.put_section(section, &mut bytes);
+            let length = bytes.as_slice().len() as u64;
             out.u64(section);
             out.u16(VERSION);
-            out.u64(bytes.as_slice().len() as u64);
-            out.u32(crc32fast::hash(bytes.as_slice()));
+            out.u64(length);
+            out.u32(checksum(section, VERSION, length, bytes.as_slice()));
             out.as_mut_vec().extend_from_slice(bytes.as_slice());
         }
         out.into_vec()
@@ -247,15 +249,24 @@ impl<G: Game> Region<G> {
     }
 }
 
+/// CRC-32 of a section's header and bytes.
+fn checksum(section: u64, version: u16, length: u64, bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&section.to_le_bytes());
+    crc.update(&version.to_le_bytes());
+    crc.update(&length.to_le_bytes());
+    crc.update(bytes);
+    crc.finalize()
+}
+
 /// Reads one section, which must come after `last`.
 fn take_section(state: &mut State, input: &mut Reader<'_>, last: u64) -> Result<u64, DecodeError> {
     let section = input.u64().map_err(DecodeError::Truncated)?;
     let version = input.u16().map_err(DecodeError::Truncated)?;
     let length = input.u64().map_err(DecodeError::Truncated)?;
     let crc = input.u32().map_err(DecodeError::Truncated)?;
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let bytes = input.raw(length).map_err(DecodeError::Truncated)?;
-    if crc32fast::hash(bytes) != crc {
+    let bytes = input.raw(usize::try_from(length).unwrap_or(usize::MAX)).map_err(DecodeError::Truncated)?;
+    if checksum(section, version, length, bytes) != crc {
         return Err(DecodeError::Damaged { section });
     }
     let component = (COMPONENTS..2 * COMPONENTS).contains(&section);

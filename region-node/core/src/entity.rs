@@ -9,6 +9,8 @@ use crate::codec::{CodecError, Reader, Row, Writer};
 
 /// Entities that one region holds. Slots stay small and a damaged checkpoint can not ask for more.
 pub const ENTITIES_MAX: u32 = 1 << 20;
+/// Farthest that anything is from the origin, in metres along each axis.
+pub const POSITION_MAX_M: f32 = 1_000_000.0;
 /// Longest appearance, in bytes.
 pub const LOOK_MAX_BYTES: usize = 1024;
 /// Characters that one audience names.
@@ -125,7 +127,7 @@ impl Row for Identity {
     }
 }
 
-/// Where an entity is and how it moves. All numbers are finite.
+/// Where an entity is and how it moves. All numbers are finite, and positions within [`POSITION_MAX_M`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Body {
     /// East, up, south, in metres.
@@ -141,6 +143,12 @@ pub struct Body {
 }
 
 impl Body {
+    /// Whether every number is one that the state may hold.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.position.iter().all(|value| value.abs() <= POSITION_MAX_M) && self.velocity.iter().all(|value| value.is_finite())
+    }
+
     /// Unit vector (east, south) of the facing.
     #[must_use]
     pub fn facing(&self) -> [f32; 2] {
@@ -160,13 +168,14 @@ impl Row for Body {
     }
 
     fn take(input: &mut Reader<'_>) -> Result<Self, CodecError> {
-        Ok(Self {
+        let body = Self {
             position: [input.f32()?, input.f32()?, input.f32()?],
             velocity: [input.f32()?, input.f32()?, input.f32()?],
             yaw: input.u8()?,
             flags: input.u16()?,
             discontinuity: input.u32()?,
-        })
+        };
+        if body.is_sound() { Ok(body) } else { Err(CodecError::Invalid("a body is out of the world")) }
     }
 }
 
@@ -237,5 +246,39 @@ impl Spawn {
     pub fn shown_to(mut self, audience: Audience) -> Self {
         self.audience = audience;
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_round_trip_and_refuse_what_can_not_be() {
+        let identity = Identity {
+            entity: EntityId(7),
+            kind: 3,
+            character: Some(CharacterId(9)),
+            name: "Ada".into(),
+            look: Bytes::from_static(b"look"),
+            priority: 2,
+            audience: Audience::Party(vec![CharacterId(9), CharacterId(10)]),
+            move_number: MoveNumber(4),
+        };
+        for audience in
+            [identity.audience.clone(), Audience::Public, Audience::Owner(CharacterId(1)), Audience::Named(Vec::new())]
+        {
+            let identity = Identity { audience, ..identity.clone() };
+            let mut out = Writer::new();
+            identity.put(&mut out);
+            assert_eq!(Identity::take(&mut Reader::new(out.as_slice())), Ok(identity));
+        }
+        let body = Body { position: [1.0, 2.0, 3.0], yaw: 64, discontinuity: 5, ..Body::default() };
+        for (body, sound) in [(body, true), (Body { position: [2e6, 0.0, 0.0], ..body }, false)] {
+            let mut out = Writer::new();
+            body.put(&mut out);
+            assert_eq!(Body::take(&mut Reader::new(out.as_slice())).is_ok(), sound);
+        }
+        assert!(body.facing()[0].abs() < 1e-6 && (body.facing()[1] - 1.0).abs() < 1e-6);
     }
 }

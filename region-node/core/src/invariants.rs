@@ -165,6 +165,10 @@ fn check_counters(state: &State, entities: &BTreeSet<EntityId>) -> Result<(), In
     if ours.is_some_and(|entity| (entity.0 & 0xffff_ffff) > state.core.next_entity) {
         return Err(InvariantViolation::Counter("an entity's number was never given out"));
     }
+    let most = u64::from(u32::MAX);
+    if state.core.next_entity > most || state.core.next_item > most {
+        return Err(InvariantViolation::Counter("a region counts its ids in 32 bits"));
+    }
     if state.timers.iter().any(|(id, _)| id.number > state.core.next_timer) {
         return Err(InvariantViolation::Counter("a timer's number was never given out"));
     }

@@ -70,6 +70,6 @@ impl Ledger {
     /// Items that must be present.
     #[must_use]
     pub fn present(&self) -> u64 {
-        (self.minted + self.arrived).wrapping_sub(self.destroyed + self.left)
+        self.minted.wrapping_add(self.arrived).wrapping_sub(self.destroyed).wrapping_sub(self.left)
     }
 }

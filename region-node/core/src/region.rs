@@ -341,6 +341,13 @@ impl<G: Game> Region<G> {
         })
     }
 
+    /// Every session that is attached: character, epoch and attach number. A new owner that no edge speaks to about one of them
+    /// for a while proposes that it be detached, or the character would stand there for ever.
+    pub fn attached_sessions(&self) -> impl Iterator<Item = (CharacterId, SessionEpoch, AttachNumber)> {
+        let attached = self.world.state.sessions.iter().filter(|(_, session)| session.is_attached());
+        attached.map(|(_, session)| (session.character, session.epoch, session.attach))
+    }
+
     /// Own movement of a character that is in the world.
     #[must_use]
     pub fn own_state(&self, character: CharacterId) -> Option<OwnState> {

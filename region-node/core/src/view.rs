@@ -60,8 +60,8 @@ impl<G: Game> RegionView<G> {
             index: self.state.core.applied.0,
             tick: self.state.core.tick.0,
             state_hash: self.state_hash_full(),
-            items_minted: self.state.core.ledger.minted + self.state.core.ledger.arrived,
-            items_destroyed: self.state.core.ledger.destroyed + self.state.core.ledger.left,
+            items_minted: self.state.core.ledger.minted.wrapping_add(self.state.core.ledger.arrived),
+            items_destroyed: self.state.core.ledger.destroyed.wrapping_add(self.state.core.ledger.left),
             ..cluster::InspectReply::default()
         };
         for (_, inventory) in self.state.inventories.iter() {
@@ -121,5 +121,20 @@ impl<G: Game> RegionView<G> {
                 _ => None,
             });
         posted.chain(self.state.set_aside.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::region::Region;
+
+    const fn is_sendable<T: Send + 'static>() {}
+
+    /// Views are encoded on other threads, regions are driven by worker threads.
+    #[expect(dead_code, reason = "compiling it is the test")]
+    const fn views_and_regions_travel<G: Game>() {
+        is_sendable::<RegionView<G>>();
+        is_sendable::<Region<G>>();
     }
 }

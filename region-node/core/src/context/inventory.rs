@@ -28,7 +28,7 @@ pub enum InventoryError {
     /// The item's data is longer than 64 bytes.
     #[error("{0} bytes are too much for an item's data")]
     DataTooLarge(usize),
-    /// The region holds as many entities as it can.
+    /// The region holds as many entities, or has made as many items, as it can.
     #[error("the region is full")]
     RegionFull,
     /// Items on the ground are picked up from entities that are no characters.
@@ -62,8 +62,7 @@ impl<G: Game> Context<'_, G> {
             return Err(InventoryError::DataTooLarge(data.len()));
         }
         let (slot, mut inventory) = self.room(holder)?;
-        self.world.state.core.next_item += 1;
-        let item = ItemId((u64::from(self.world.region().0) << 32) | self.world.state.core.next_item);
+        let item = self.world.new_item_id().ok_or(InventoryError::RegionFull)?;
         inventory.items.push(Item { item, kind, data });
         self.world.put_inventory(slot, Some(inventory));
         self.world.state.core.ledger.minted += 1;

@@ -121,11 +121,7 @@ impl<'a, G: Game> Context<'a, G> {
         let Some(view) = self.world.entity(entity) else { return false };
         let (slot, mut body) = (view.slot, *view.body);
         change(&mut body);
-        if body.position.iter().chain(&body.velocity).all(|value| value.is_finite()) {
-            self.world.put_body(slot, Some(body))
-        } else {
-            false
-        }
+        if body.is_sound() { self.world.put_body(slot, Some(body)) } else { false }
     }
 
     fn change_identity(&mut self, entity: EntityId, change: impl FnOnce(&mut Identity)) -> bool {

@@ -221,7 +221,7 @@ fn begin_session<G: Game>(ctx: &mut Context<'_, G>, slot: u32, mut session: Sess
 
 /// The free place nearest to `at`, by rings of a walker's width up to 64 m, or `at` itself when there is none.
 pub(crate) fn free_place(ground: &impl Ground, at: [f32; 3]) -> [f32; 3] {
-    let at = at.map(crate::world::finite);
+    let at = at.map(crate::world::within_reach);
     let [low, high] = ground.bounds();
     let center = [at[0].clamp(low[0], high[0]), at[2].clamp(low[1], high[1])];
     let step = 2.0 * WALKER_RADIUS_M;

@@ -22,7 +22,7 @@ pub use self::core::{BarrierTo, Counters};
 use self::index::CellIndex;
 pub use self::query::{Near, RayHit};
 use self::state::State;
-pub(crate) use self::write::{Undo, finite};
+pub(crate) use self::write::{Undo, within_reach};
 use crate::codec::Writer;
 use crate::component::Component;
 use crate::entity::{Body, Identity};

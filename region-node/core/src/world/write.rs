@@ -2,12 +2,13 @@
 //! handler that panics is undone exactly, newest write first.
 
 use bytes::Bytes;
-use marchland_types::{CellId, CharacterId, EntityId, MoveNumber};
+use marchland_types::limits::NAME_MAX_BYTES;
+use marchland_types::{CellId, CharacterId, EntityId, ItemId, MoveNumber};
 
 use super::slots::SlotChange;
 use super::{World, cell_of};
 use crate::component::{Cell, Component, OldRow};
-use crate::entity::{AUDIENCE_MAX, Body, Identity, LOOK_MAX_BYTES, Spawn};
+use crate::entity::{AUDIENCE_MAX, Body, Identity, LOOK_MAX_BYTES, POSITION_MAX_M, Spawn};
 use crate::inventory::Inventory;
 use crate::random::Pcg;
 use crate::session::{Mover, Session};
@@ -207,27 +208,33 @@ impl World {
         self.state.streams.entry(system).or_insert_with(|| Pcg::of_system(seed, system))
     }
 
-    /// An id that no entity of the world had before.
-    pub(crate) fn new_entity_id(&mut self) -> EntityId {
-        self.state.core.next_entity += 1;
-        EntityId((u64::from(self.region().0) << 32) | self.state.core.next_entity)
+    /// An id that no entity of the world had before, or `None` when the region has given out all of its own.
+    fn new_entity_id(&mut self) -> Option<EntityId> {
+        let number = minted_number(&mut self.state.core.next_entity)?;
+        Some(EntityId((u64::from(self.region().0) << 32) | number))
+    }
+
+    /// An id that no item of the world had before, or `None` when the region has given out all of its own.
+    pub(crate) fn new_item_id(&mut self) -> Option<ItemId> {
+        let number = minted_number(&mut self.state.core.next_item)?;
+        Some(ItemId((u64::from(self.region().0) << 32) | number))
     }
 
     /// Puts a new entity into the world, or `None` when it is full. What is out of bounds is cut to them.
     pub(crate) fn spawn(&mut self, spawn: Spawn, character: Option<CharacterId>, move_number: MoveNumber) -> Option<EntityId> {
+        let entity = self.new_entity_id()?;
         let slot = self.take_slot()?;
-        let entity = self.new_entity_id();
         let identity = Identity {
             entity,
             kind: spawn.kind,
             character,
-            name: spawn.name.into(),
+            name: bounded_name(&spawn.name).into(),
             look: bounded(spawn.look),
             priority: spawn.priority,
             audience: bounded_audience(spawn.audience),
             move_number,
         };
-        let position = spawn.position.map(finite);
+        let position = spawn.position.map(within_reach);
         self.put_identity(slot, Some(identity));
         self.put_body(slot, Some(Body { position, yaw: spawn.yaw, ..Body::default() }));
         Some(entity)
@@ -288,9 +295,21 @@ impl World {
     }
 }
 
-/// A number of the state: what is not finite becomes 0.
-pub(crate) fn finite(value: f32) -> f32 {
-    if value.is_finite() { value } else { 0.0 }
+/// Counts up; ids leave 32 bits for it.
+fn minted_number(counter: &mut u64) -> Option<u64> {
+    let number = counter.checked_add(1).filter(|number| *number <= u64::from(u32::MAX))?;
+    *counter = number;
+    Some(number)
+}
+
+/// A position of the state: what is no number becomes 0, what is too far away comes nearer.
+pub(crate) fn within_reach(metres: f32) -> f32 {
+    if metres.is_nan() { 0.0 } else { metres.clamp(-POSITION_MAX_M, POSITION_MAX_M) }
+}
+
+/// At most the longest name, cut between characters.
+fn bounded_name(name: &str) -> &str {
+    &name[..name.floor_char_boundary(NAME_MAX_BYTES)]
 }
 
 fn bounded(mut look: Bytes) -> Bytes {
