@@ -10,7 +10,7 @@ use marchland_proto::storage::{
 };
 use marchland_router_core::{Key, RegionMap};
 use marchland_storage::keyed::{KeyedError, KeyedStore};
-use marchland_types::{CharacterId, CutNumber, GroupId, MapEpoch, NodeId, WorldId};
+use marchland_types::{CharacterId, CutNumber, GroupId, MapEpoch, NodeId, ReplicaId, WorldId};
 use prost::Message;
 
 /// Records read at once from a long range.
@@ -94,6 +94,12 @@ impl<K: KeyedStore> DirectoryView<K> {
     /// Every node, in the order of ids.
     pub async fn nodes(&self) -> Result<Vec<DirectoryNode>, ReadError> {
         self.list(&Key::Node(NodeId(0))).await
+    }
+
+    /// Whether this pair of node and incarnation was ever given out. Peers refuse all others.
+    pub async fn issued(&self, replica: ReplicaId) -> Result<bool, ReadError> {
+        let newest = self.node(replica.node()).await?.map_or(0, |node| node.incarnation);
+        Ok((1..=newest).contains(&replica.incarnation().0))
     }
 
     /// The incarnation that this folder of a node was given.

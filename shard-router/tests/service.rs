@@ -10,7 +10,7 @@ use marchland_proto::net::Role as PeerRole;
 use marchland_proto::storage::directory_entry::Body;
 use marchland_proto::storage::{ChannelMessage, Cut, Fin, NodeRegistration, channel_message};
 use marchland_router::{DirectoryOptions, OrderError};
-use marchland_types::{CharacterId, WorldId};
+use marchland_types::{CharacterId, ReplicaId, WorldId};
 use support::*;
 
 fn quick() -> DirectoryOptions {
@@ -136,6 +136,10 @@ async fn a_node_registers_itself_and_nobody_else() {
     assert_eq!(code(rig.service.register(&shard, node(5, 1)).await.code), Code::Forbidden);
     assert_eq!(code(rig.service.register(&peer(4, &[PeerRole::Edge]), node(4, 1)).await.code), Code::Forbidden);
     assert_eq!(code(rig.service.register(&shard, RegisterRequest { world: 1, node: None }).await.code), Code::Malformed);
+    for (incarnation, expected) in [(0, false), (1, true), (2, true), (3, false)] {
+        let id = ReplicaId::new(4.into(), incarnation.into());
+        assert_eq!(rig.service.view().issued(id).await.unwrap(), expected);
+    }
     let nodes = rig.service.view().nodes().await.unwrap();
     assert_eq!(nodes.iter().map(|n| (n.node, n.incarnation)).collect::<Vec<_>>(), [(4, 2)]);
 }
