@@ -307,8 +307,9 @@ impl<G: Game> Replica<G> {
         }
         let mut tick = self.backlog.take();
         tick.now_ms = (self.now)().1;
-        tick.checked_tick = self.region.world().tick().0;
-        tick.checked_hash = self.region.state_hash();
+        // The hash after that tick, not of now: a cut may have come since. None is remembered after a restart: then 0, unchecked.
+        tick.checked_tick = self.region.tick().0;
+        tick.checked_hash = self.region.hash_after(self.region.tick()).unwrap_or(0);
         let entry = RegionEntry { format: ENTRY_FORMAT, body: Some(region_entry::Body::Tick(tick)) };
         Some(Bytes::from(entry.encode_to_vec()))
     }

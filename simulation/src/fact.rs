@@ -43,7 +43,7 @@ pub enum Fact {
         /// A digest of the entry's payload.
         digest: u64,
     },
-    /// A replica's state had this hash at this moment of the group's own time (tick, or log index).
+    /// A replica's state had this hash after the entry with this log index.
     StateHash {
         /// The group.
         group: GroupId,
@@ -53,6 +53,8 @@ pub enum Fact {
         at: u64,
         /// The hash.
         hash: u64,
+        /// Hashes of its parts, if it has any.
+        parts: Vec<(String, u64)>,
     },
     /// A client was told that a command is done.
     Acknowledged {
@@ -129,7 +131,9 @@ impl fmt::Display for Fact {
             Self::Applied { group, replica, position, digest } => {
                 write!(f, "{replica} applied {position} of {group}: {digest:016x}")
             }
-            Self::StateHash { group, replica, at, hash } => write!(f, "{replica} state of {group} at {at}: {hash:016x}"),
+            Self::StateHash { group, replica, at, hash, parts: _ } => {
+                write!(f, "{replica} state of {group} at {at}: {hash:016x}")
+            }
             Self::Acknowledged { client, seq } => write!(f, "{client} was told that {seq} is done"),
             Self::Shown { client, region, tick, applied } => {
                 write!(f, "{client} sees tick {tick} of region {region}, applied {applied}")

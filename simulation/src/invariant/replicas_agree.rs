@@ -1,4 +1,4 @@
-//! Replicas have equal states at equal moments of their group's own time, whether they restored a checkpoint or not; at the end
+//! Replicas have equal states after equal entries, whether they restored a checkpoint or not; at the end
 //! all of them have caught up to the same moment.
 
 use std::collections::BTreeMap;
@@ -8,9 +8,15 @@ use marchland_types::{GroupId, LogIndex, ReplicaId};
 use super::Invariant;
 use crate::fact::{Fact, FinalState};
 
+struct Seen {
+    hash: u64,
+    by: ReplicaId,
+    parts: Vec<(String, u64)>,
+}
+
 #[derive(Default)]
 pub(super) struct ReplicasAgree {
-    hashes: BTreeMap<(GroupId, u64), (u64, ReplicaId)>,
+    hashes: BTreeMap<(GroupId, u64), Seen>,
     finals: BTreeMap<GroupId, (LogIndex, u64, ReplicaId)>,
 }
 
@@ -21,12 +27,16 @@ impl Invariant for ReplicasAgree {
 
     fn hear(&mut self, fact: &Fact) -> Result<(), String> {
         match fact {
-            Fact::StateHash { group, replica, at, hash } => {
-                let (seen, by) = *self.hashes.entry((*group, *at)).or_insert((*hash, *replica));
-                if seen == *hash {
+            Fact::StateHash { group, replica, at, hash, parts } => {
+                let new = || Seen { hash: *hash, by: *replica, parts: parts.clone() };
+                let seen = self.hashes.entry((*group, *at)).or_insert_with(new);
+                if seen.hash == *hash {
                     return Ok(());
                 }
-                Err(format!("{group} at {at}: {by} has {seen:016x}, {replica} has {hash:016x}"))
+                let differing = seen.parts.iter().zip(parts).filter(|(a, b)| a != b).map(|(a, _)| a.0.as_str());
+                let differing = differing.collect::<Vec<_>>().join(", ");
+                let (first, by) = (seen.hash, seen.by);
+                Err(format!("{group} at {at}: {by} has {first:016x}, {replica} has {hash:016x}; differing parts: {differing}"))
             }
             Fact::Final(FinalState { group, replica, applied, hash, .. }) => {
                 let (at, seen, by) = *self.finals.entry(*group).or_insert((*applied, *hash, *replica));
@@ -47,7 +57,8 @@ mod tests {
 
     #[test]
     fn different_hashes_at_one_moment_are_found() {
-        let hash = |replica, at, hash| Fact::StateHash { group: GroupId(1), replica: ReplicaId(replica), at, hash };
+        let hash =
+            |replica, at, hash| Fact::StateHash { group: GroupId(1), replica: ReplicaId(replica), at, hash, parts: Vec::new() };
         assert_eq!(verdict(ReplicasAgree::default(), &[hash(1, 5, 9), hash(2, 5, 9), hash(1, 6, 8)]), Ok(()));
         assert!(verdict(ReplicasAgree::default(), &[hash(1, 5, 9), hash(1, 6, 8), hash(2, 6, 9)]).is_err());
     }

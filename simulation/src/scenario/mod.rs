@@ -34,7 +34,8 @@ pub struct Scenario {
 }
 
 /// Every scenario; the first is the default.
-pub const ALL: &[Scenario] = &[region::SCENARIO, counter::SCENARIO, counter::ON_LYING_DISKS, echo::SCENARIO, thread_leak::SCENARIO];
+pub const ALL: &[Scenario] =
+    &[region::SCENARIO, counter::SCENARIO, counter::ON_LYING_DISKS, echo::SCENARIO, thread_leak::SCENARIO];
 
 /// The scenario with this name.
 #[must_use]

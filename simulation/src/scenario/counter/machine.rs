@@ -164,7 +164,7 @@ impl Counter {
         }
         let at = entry.position.index.0;
         if at.is_multiple_of(HASH_EVERY) {
-            tell(&Fact::StateHash { group: GROUP, replica: self.replica, at, hash: state.hash() });
+            tell(&Fact::StateHash { group: GROUP, replica: self.replica, at, hash: state.hash(), parts: Vec::new() });
         }
         Ok(Bytes::new())
     }

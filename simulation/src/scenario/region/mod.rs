@@ -57,8 +57,7 @@ const POINTS: [&str; 9] = [
 
 fn run(seed: Seed, outcome: &mut Outcome) -> Result<(), Violation> {
     let latency_max_ms = [2, 5, 25][seed.stream("network").random_range(0..3)];
-    let network =
-        NetworkOptions { latency_min: Duration::from_millis(1), latency_max: Duration::from_millis(latency_max_ms) };
+    let network = NetworkOptions { latency_min: Duration::from_millis(1), latency_max: Duration::from_millis(latency_max_ms) };
     let mut world = World::new(seed, network);
     let world_seed = seed.number("world");
     let stage: Rc<Stage> = Rc::default();
@@ -100,10 +99,12 @@ fn drive(
 ) -> Result<(), Violation> {
     let mut waiting = Director::new(world, Plan::default());
     let all_in = || notes.iter().all(|n| n.frames.get() > 0);
-    until(&mut waiting, world, JOIN_WITHIN_MS, all_in).map_err(|v| v.unwrap_or_else(|| {
-        let out = notes.iter().filter(|n| n.frames.get() == 0).count();
-        Violation::new("served-at-start", format!("{out} players are not in the world after {JOIN_WITHIN_MS} ms"))
-    }))?;
+    until(&mut waiting, world, JOIN_WITHIN_MS, all_in).map_err(|v| {
+        v.unwrap_or_else(|| {
+            let out = notes.iter().filter(|n| n.frames.get() == 0).count();
+            Violation::new("served-at-start", format!("{out} players are not in the world after {JOIN_WITHIN_MS} ms"))
+        })
+    })?;
 
     let mut director = Director::new(world, draw(seed));
     let loaded = director.run(world, LOAD_MS);
@@ -120,17 +121,21 @@ fn drive(
     }
     let answered = || notes.iter().all(|n| n.unacked.get() == 0);
     let mut waiting = Director::new(world, Plan::default());
-    until(&mut waiting, world, CONCLUDE_WITHIN_MS, answered).map_err(|v| v.unwrap_or_else(|| {
-        let unacked: Vec<usize> = notes.iter().map(|n| n.unacked.get()).collect();
-        Violation::new("commands-answered", format!("{unacked:?} commands wait although it has long been quiet"))
-    }))?;
+    until(&mut waiting, world, CONCLUDE_WITHIN_MS, answered).map_err(|v| {
+        v.unwrap_or_else(|| {
+            let unacked: Vec<usize> = notes.iter().map(|n| n.unacked.get()).collect();
+            Violation::new("commands-answered", format!("{unacked:?} commands wait although it has long been quiet"))
+        })
+    })?;
     stage.cut_wanted.set(true);
     let told = || stage.finals.borrow().len() == SHARDS as usize;
     let mut waiting = Director::new(world, Plan::default());
-    until(&mut waiting, world, CONCLUDE_WITHIN_MS, told).map_err(|v| v.unwrap_or_else(|| {
-        let have: Vec<u32> = stage.finals.borrow().keys().copied().collect();
-        Violation::new("replicas-agree", format!("only nodes {have:?} reached the cut {:?}", stage.cut.get()))
-    }))?;
+    until(&mut waiting, world, CONCLUDE_WITHIN_MS, told).map_err(|v| {
+        v.unwrap_or_else(|| {
+            let have: Vec<u32> = stage.finals.borrow().keys().copied().collect();
+            Violation::new("replicas-agree", format!("only nodes {have:?} reached the cut {:?}", stage.cut.get()))
+        })
+    })?;
     for (node, held) in stage.finals.borrow().iter() {
         tell(&Fact::Final(final_state(*node, held)));
     }
@@ -138,12 +143,7 @@ fn drive(
 }
 
 /// Runs until something holds. `Err(None)` if it does not in time.
-fn until(
-    director: &mut Director,
-    world: &mut World,
-    within_ms: u64,
-    holds: impl Fn() -> bool,
-) -> Result<(), Option<Violation>> {
+fn until(director: &mut Director, world: &mut World, within_ms: u64, holds: impl Fn() -> bool) -> Result<(), Option<Violation>> {
     while !holds() {
         let now_ms = director.elapsed_ms(world);
         if now_ms >= within_ms {

@@ -128,7 +128,8 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
         if region.tick > seen_tick {
             let now = admin.inspect(REGION, CutNumber(0)).await;
             seen_tick = now.tick;
-            tell(&Fact::StateHash { group: REGION, replica, at: now.tick, hash: now.state_hash });
+            let parts = now.components.into_iter().map(|c| (c.name, c.hash)).collect();
+            tell(&Fact::StateHash { group: REGION, replica, at: now.index, hash: now.state_hash, parts });
         }
         if !stage.cut_wanted.get() {
             continue;
