@@ -1,0 +1,22 @@
+//! Real processes under real faults: what the seams of the simulator hide is found here.
+//!
+//! - [`cluster`]: a cluster of the real binary in a folder of its own, killed and resumed by process id; what earlier runs
+//!   left behind is swept by [`run`].
+//! - [`player`]: players that walk and gather, each with its own truth about what it sent, what was acknowledged and shown.
+//! - [`history`]: what they noted, as JSON lines with one clock, faults in the same stream.
+//! - [`checker`]: pure; says what a history and the state at the end contradict. A run in which some operation never
+//!   succeeded has shown nothing and fails.
+//! - [`plant`]: damages a stored state on purpose, so that the finding of it can be shown.
+//! - [`power`]: power cuts, where the machine allows them. What it does not allow is reported as skipped, never as passed.
+//! - [`web`]: just enough HTTP to ask a node's pages.
+//!
+//! The tests themselves are in `tests/real`, with a runner of their own that can say "skipped".
+
+pub mod checker;
+pub mod cluster;
+pub mod history;
+pub mod plant;
+pub mod player;
+pub mod power;
+pub mod run;
+pub mod web;

@@ -1,0 +1,145 @@
+//! Wrong peers at the cluster port: no certificate, one of another authority, of another cluster, without the role, of another
+//! world. Each is refused with a clear error, and nothing of it reaches a group.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use marchland_admin::client::{AdminEndpoint, CallError};
+use marchland_jepsen::cluster::{Cluster, REGION};
+use marchland_proto::cluster::raft_transport_client::RaftTransportClient;
+use marchland_proto::cluster::{RaftBatch, RaftEnvelope, RaftVote, RaftVoteId, raft_envelope};
+use marchland_proto::net::{
+    Authority, ClusterClient, ClusterSecurity, PeerIdentity, Role, TokioTransport, cluster_channel, make_authority,
+    make_node_certificate,
+};
+use marchland_types::{Incarnation, NodeId, ReplicaId, WorldId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::scene::{Outcome, Scene};
+
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
+    let mut cluster = scene.cluster(&[])?;
+    cluster.start().await?;
+    let ours = authority(&cluster.data())?;
+    let name = cluster_name(&cluster)?;
+    let address = cluster.ready()?.nodes[0].grpc.clone();
+    let term = term(&cluster).await?;
+    let mut shown = Vec::new();
+
+    let nobody = without_certificate(&address).await?;
+    shown.push(format!("no TLS: {nobody}"));
+
+    let cases = [
+        ("another authority", make_authority(&name)?, name.as_str(), Role::Shard, 1),
+        ("another cluster", ours.clone(), "elsewhere", Role::Shard, 1),
+        ("an edge sending raft", ours.clone(), name.as_str(), Role::Edge, 1),
+        ("another world's node sending raft", ours.clone(), name.as_str(), Role::Shard, 2),
+        ("an admin sending raft", ours.clone(), name.as_str(), Role::Admin, 1),
+    ];
+    for (what, authority, cluster_name, role, world) in cases {
+        let security = security(&ours, &authority, cluster_name, role, world)?;
+        let reason = vote(&address, &security).await.with_context(|| what.to_owned())?;
+        shown.push(format!("{what}: {reason}"));
+    }
+
+    // A node's certificate with the right token, and the right certificate with another token.
+    let good = AdminEndpoint::from_ready_file(&cluster.ready_file())?;
+    let as_node = AdminEndpoint { security: security(&ours, &ours, &name, Role::Shard, 1)?, ..good.clone() };
+    let as_guesser = AdminEndpoint { token: "0".repeat(64), ..good };
+    for (what, endpoint) in [("a node asking for status", as_node), ("a wrong admin token", as_guesser)] {
+        match endpoint.connect(&TokioTransport)?.nodes[0].status().await {
+            Err(CallError::Refused { reason, .. }) => shown.push(format!("{what}: {reason}")),
+            other => bail!("{what}: {other:?}"),
+        }
+    }
+    ensure!(self::term(&cluster).await? == term, "somebody's vote was counted");
+    cluster.unharmed()?;
+    ensure!(cluster.verify().await?.sound(), "the world is damaged");
+    cluster.stop().await?;
+    Ok(Outcome::Shown(shown.join("; ")))
+}
+
+fn authority(data: &Path) -> anyhow::Result<Authority> {
+    Ok(Authority {
+        certificate_pem: std::fs::read_to_string(data.join("authority.pem"))?,
+        key_pem: std::fs::read_to_string(data.join("authority.key"))?,
+    })
+}
+
+fn cluster_name(cluster: &Cluster) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(cluster.node_config(1))?;
+    let line = text.lines().find(|line| line.starts_with("cluster = ")).context("no cluster in the configuration")?;
+    Ok(line.split('"').nth(1).context("no name")?.to_owned())
+}
+
+/// The identity of a third node, signed by `signer`; it trusts the cluster's own authority, so that only the server can refuse.
+fn security(ours: &Authority, signer: &Authority, cluster: &str, role: Role, world: u32) -> anyhow::Result<ClusterSecurity> {
+    let identity = PeerIdentity {
+        cluster: cluster.to_owned(),
+        node: NodeId(3),
+        roles: [role].into(),
+        worlds: Some([WorldId(world)].into()),
+    };
+    let (certificate, key) = make_node_certificate(signer, &identity)?;
+    Ok(ClusterSecurity::from_pem(ours.certificate_pem.as_bytes(), certificate.as_bytes(), key.as_bytes())?)
+}
+
+/// The region's term, as the first node has it.
+async fn term(cluster: &Cluster) -> anyhow::Result<u64> {
+    let status = cluster.admin()?.nodes[0].status().await?;
+    Ok(status.groups.iter().find(|group| group.group == REGION.0).context("no region on the first node")?.term)
+}
+
+/// Asks for a vote with a term that would depose every leader. Returns how it was refused.
+async fn vote(address: &str, security: &ClusterSecurity) -> anyhow::Result<String> {
+    let (from, to) = (ReplicaId::new(NodeId(3), Incarnation(1)), ReplicaId::new(NodeId(1), Incarnation(1)));
+    let vote = RaftVoteId { term: 1_000_000, replica: from.0, committed: false };
+    let body = raft_envelope::Body::Vote(RaftVote { vote: Some(vote), last: None, pre: false, transfer: true });
+    let envelope = RaftEnvelope { group: REGION.0, request: 1, body: Some(body) };
+    let batch = RaftBatch { from: from.0, to: to.0, envelopes: vec![envelope] };
+    let mut client = RaftTransportClient::over(cluster_channel(&TokioTransport, security, address));
+    // Kept open: a stream that ends at once might be answered by nothing.
+    let (keep, batches) = tokio::sync::mpsc::channel(1);
+    keep.send(batch).await?;
+    let call = async {
+        let mut answers = match client.control(tokio_stream::wrappers::ReceiverStream::new(batches)).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return anyhow::Ok(status.to_string()),
+        };
+        match answers.message().await {
+            Err(status) => Ok(status.to_string()),
+            Ok(None) => Ok("the stream was ended".into()),
+            Ok(Some(batch)) => {
+                for envelope in batch.envelopes {
+                    match envelope.body {
+                        Some(raft_envelope::Body::Error(error)) => return Ok(format!("code {}: {}", error.code, error.reason)),
+                        other => bail!("it was answered: {other:?}"),
+                    }
+                }
+                Ok("an empty answer".into())
+            }
+        }
+    };
+    let answer = timeout(ANSWER_WITHIN, call).await.context("neither an answer nor a refusal")??;
+    drop(keep);
+    Ok(answer.chars().take(120).collect())
+}
+
+/// Speaks HTTP/2 without TLS: the connection must be closed without an answer in it.
+async fn without_certificate(address: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+    let mut answer = Vec::new();
+    let read = timeout(ANSWER_WITHIN, stream.read_to_end(&mut answer)).await.context("the connection stays open")?;
+    // A TLS alert (record type 21) is all that may come.
+    ensure!(answer.is_empty() || answer[0] == 21, "{answer:?}");
+    Ok(match read {
+        Ok(_) => "closed".into(),
+        Err(error) => error.kind().to_string(),
+    })
+}

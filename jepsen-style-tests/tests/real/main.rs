@@ -1,0 +1,88 @@
+//! Runs the tests against real processes, one after the other: each wants the machine for itself.
+//!
+//! A runner of its own, because a test that the machine does not permit must be reported as skipped. Takes the usual filter:
+//! `cargo test -p marchland-jepsen --test real -- kill`. How much is done:
+//!
+//! - `MARCHLAND_ROUNDS`: kills and power cuts (2);
+//! - `MARCHLAND_RUBBISH_BYTES`: random bytes for each port (65,536);
+//! - `MARCHLAND_BIN`: another binary, for example one built for release;
+//! - `MARCHLAND_KEEP=1`: keep what the nodes left.
+
+mod certificates;
+mod kill_all;
+mod plants;
+mod power_cut;
+mod refusals;
+mod rubbish;
+mod scene;
+mod stall;
+
+use std::process::ExitCode;
+
+use scene::{Outcome, Scene};
+use tokio::time::Instant;
+
+type Test = (&'static str, fn(&Scene) -> scene::Running<'_>);
+
+const TESTS: &[Test] = &[
+    ("refusals: bad starts are refused with a clear error", |scene| Box::pin(refusals::run(scene))),
+    ("kill_all: nothing acknowledged is lost when every node is killed at once", |scene| Box::pin(kill_all::run(scene))),
+    ("power_cut: nothing acknowledged is lost when every node loses power at once", |scene| Box::pin(power_cut::run(scene))),
+    ("planted_divergence: verify finds a replica that differs", |scene| Box::pin(plants::divergence(scene))),
+    ("planted_duplicate: verify finds an item that is there twice", |scene| Box::pin(plants::duplicate(scene))),
+    ("stall: a reader that stalls for five seconds is up to date when it returns", |scene| Box::pin(stall::run(scene))),
+    ("certificates: wrong peers get nothing", |scene| Box::pin(certificates::run(scene))),
+    ("rubbish: random bytes at every port crash nothing", |scene| Box::pin(rubbish::run(scene))),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let filters: Vec<&String> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let chosen: Vec<&Test> =
+        TESTS.iter().filter(|(name, _)| filters.is_empty() || filters.iter().any(|f| name.contains(f.as_str()))).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        chosen.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    println!("\nrunning {} tests against real processes", chosen.len());
+    match run(&chosen) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            println!("can not run: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(tests: &[&Test]) -> anyhow::Result<bool> {
+    let run = marchland_jepsen::run::Run::begin()?;
+    let mut failed = 0;
+    let mut skipped = 0;
+    for (at, (name, test)) in tests.iter().enumerate() {
+        let scene = Scene::new(env!("CARGO_BIN_EXE_marchland-under-test"), run.folder(&format!("{at}"))?)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let begun = Instant::now();
+        println!("test {name} ...");
+        let outcome = runtime.block_on(test(&scene));
+        // A task that hangs must not hang the others.
+        runtime.shutdown_background();
+        let seconds = begun.elapsed().as_secs_f32();
+        match outcome {
+            Ok(Outcome::Shown(what)) => println!("  ok ({seconds:.1} s): {what}"),
+            Ok(Outcome::Skipped(why)) => {
+                skipped += 1;
+                println!("  SKIPPED: {why}");
+            }
+            Err(error) => {
+                failed += 1;
+                let name = name.split(':').next().unwrap_or(name);
+                println!("  FAILED ({seconds:.1} s): {error:#}");
+                println!("  again: cargo test -p marchland-jepsen --test real -- {name}");
+            }
+        }
+    }
+    println!("\n{} ok, {failed} failed, {skipped} skipped\n", tests.len() - failed - skipped);
+    run.finish(failed > 0 || std::env::var_os("MARCHLAND_KEEP").is_some());
+    Ok(failed == 0)
+}

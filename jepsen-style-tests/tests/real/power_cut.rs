@@ -1,0 +1,47 @@
+//! Like `kill_all`, but the disks of all nodes lose power before the processes are killed: what was not synced is gone.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use marchland_jepsen::power::{Disk, permitted};
+use tokio::time::sleep;
+
+use crate::scene::{Load, Outcome, Scene, setting};
+
+const PLAYERS: usize = 12;
+
+pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
+    if let Err(why) = permitted(&scene.folder) {
+        return Ok(Outcome::Skipped(why));
+    }
+    let rounds = setting("MARCHLAND_ROUNDS", 2)?;
+    let mut cluster = scene.cluster(&[])?;
+    cluster.start().await?;
+    cluster.stop().await?;
+    let disks: Vec<Disk> = (1..=3)
+        .map(|k| Disk::make(&scene.folder.join(format!("disk-{k}.img")), &cluster.node_data(k)))
+        .collect::<Result<_, _>>()?;
+    cluster.start().await?;
+    let mut load = Load::start(&cluster, PLAYERS, &scene.folder.join("history.jsonl"))?;
+    sleep(Duration::from_secs(6)).await;
+    for round in 1..=rounds {
+        sleep(Duration::from_millis(2_000 + round * 337 % 1_000)).await;
+        load.fault("power cut of all disks");
+        for disk in &disks {
+            disk.cut()?;
+        }
+        // A node whose disk fails may end by itself before it is killed.
+        cluster.kill_all().await?;
+        for disk in &disks {
+            disk.restore()?;
+        }
+        cluster.start().await?;
+        load.fault("resumed");
+    }
+    sleep(Duration::from_secs(4)).await;
+    load.settle().await?;
+    let verdict = load.judge(&cluster, &["move", "gather", "inventory"]).await?;
+    ensure!(verdict.attached.1 > 0, "nobody resumed a session");
+    cluster.stop().await?;
+    Ok(Outcome::Shown(format!("{rounds} power cuts; {verdict}")))
+}
