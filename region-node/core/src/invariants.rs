@@ -197,3 +197,85 @@ impl<G: Game> Region<G> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use marchland_types::{MoveNumber, SessionEpoch};
+
+    use super::*;
+    use crate::component::Registry;
+    use crate::entity::Spawn;
+    use crate::inventory::{Inventory, Item};
+    use crate::session::{Mover, Session};
+    use crate::world::World;
+
+    /// Two characters, one of which holds an item.
+    fn sound() -> World {
+        let mut world = World::new(State::new(Registry::default()));
+        for character in [1, 2].map(CharacterId) {
+            let entity = world.spawn(Spawn::new(1), Some(character), MoveNumber(1)).unwrap();
+            let slot = world.slot_of(entity).unwrap();
+            world.put_session(slot, Some(Session::new(character, SessionEpoch(1), Bytes::new(), 0)));
+            world.put_mover(slot, Some(Mover::default()));
+        }
+        let item = Item { item: ItemId(5), kind: 1, data: Bytes::new() };
+        world.put_inventory(0, Some(Inventory { items: vec![item] }));
+        world.state.core.ledger.minted = 1;
+        world.state.core.next_item = 5;
+        assert_eq!(check_rows(&world.state), Ok(()));
+        world
+    }
+
+    #[test]
+    fn planted_faults_are_found() {
+        type Plant = fn(&mut World);
+        let plants: [(&str, Plant); 10] = [
+            ("a doubled item", |world| {
+                let doubled = world.state.inventories.get(0).cloned();
+                world.put_inventory(1, doubled);
+                world.state.core.ledger.minted = 2;
+            }),
+            ("a lost item", |world| drop(world.state.inventories.replace(0, None))),
+            ("an item from nowhere", |world| world.state.core.ledger.minted = 0),
+            ("a lost session", |world| drop(world.state.sessions.replace(1, None))),
+            ("lost movement", |world| drop(world.state.movers.replace(1, None))),
+            ("a lost body", |world| {
+                world.state.bodies.replace(1, None);
+            }),
+            ("a doubled character", |world| {
+                let mut identity = world.state.identities.get(1).cloned().unwrap();
+                identity.character = Some(CharacterId(1));
+                world.state.identities.replace(1, Some(identity));
+                let session = world.state.sessions.get(0).cloned();
+                world.state.sessions.replace(1, session);
+            }),
+            ("a doubled entity", |world| {
+                let entity = world.state.identities.get(0).unwrap().entity;
+                world.state.identities.get_mut(1).unwrap().entity = entity;
+            }),
+            ("a used slot that is free", |world| {
+                world.state.slots.free(1);
+            }),
+            ("a number that was never given out", |world| world.state.core.next_entity = 1),
+        ];
+        for (what, plant) in plants {
+            let mut world = sound();
+            plant(&mut world);
+            assert!(check_rows(&world.state).is_err(), "{what} was not found");
+        }
+    }
+
+    #[test]
+    fn a_write_past_the_sums_is_found() {
+        let mut world = sound();
+        world.settle();
+        let mut scratch = crate::codec::Writer::new();
+        let hashes = |world: &World, full, scratch: &mut _| world.state.hashes(full, scratch);
+        assert_eq!(hashes(&world, false, &mut scratch), hashes(&world, true, &mut scratch));
+        world.state.bodies.get_mut(1).unwrap().yaw = 9;
+        let (kept, full) = (hashes(&world, false, &mut scratch), hashes(&world, true, &mut scratch));
+        let first = kept.iter().zip(&full).find(|(kept, full)| kept != full).map(|(kept, _)| kept.0);
+        assert_eq!(first, Some("bodies"));
+    }
+}
