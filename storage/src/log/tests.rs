@@ -371,3 +371,31 @@ fn the_task_waits_for_the_disk_and_ends_with_the_last_handle() {
         task.await.unwrap();
     });
 }
+
+#[test]
+fn what_stood_behind_a_torn_batch_never_comes_back() {
+    let mut cases = 0;
+    for seed in 0..60 {
+        let disk = SimDisk::new(seed);
+        let (log, mut writer) = open(&disk);
+        append(&log, &mut writer, GROUP, 3, 10);
+        // A batch that is not synced, and behind it one whose sync never comes.
+        submit(&log, &mut writer, GROUP, LogOp::Purge(entry(1, 0, 0).position)).unwrap();
+        disk.cut_after(1);
+        let refused = submit(&log, &mut writer, GROUP, LogOp::Vote(Bytes::from_static(b"refused")));
+        assert!(refused.is_err());
+        drop((log, writer));
+        disk.crash(seed);
+        let (log, mut writer) = open(&disk);
+        if log.state(GROUP) != (crate::raft_log::GroupLogState { last: Some(entry(1, 2, 0).position), ..Default::default() }) {
+            continue;
+        }
+        cases += 1;
+        // This one takes the place of the first, and ends where the second began.
+        submit(&log, &mut writer, GROUP, LogOp::Purge(entry(1, 1, 0).position)).unwrap();
+        drop((log, writer));
+        disk.kill();
+        assert_eq!(open(&disk).0.state(GROUP).vote, None, "seed {seed}: recovery had cut it off");
+    }
+    assert!(cases > 5, "{cases}");
+}
