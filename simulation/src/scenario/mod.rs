@@ -34,8 +34,14 @@ pub struct Scenario {
 }
 
 /// Every scenario; the first is the default.
-pub const ALL: &[Scenario] =
-    &[region::SCENARIO, counter::SCENARIO, counter::ON_LYING_DISKS, echo::SCENARIO, thread_leak::SCENARIO];
+pub const ALL: &[Scenario] = &[
+    region::SCENARIO,
+    region::ON_LYING_DISKS,
+    counter::SCENARIO,
+    counter::ON_LYING_DISKS,
+    echo::SCENARIO,
+    thread_leak::SCENARIO,
+];
 
 /// The scenario with this name.
 #[must_use]

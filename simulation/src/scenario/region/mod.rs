@@ -30,8 +30,16 @@ use crate::world::{NetworkOptions, World};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "owner-loses-power",
     purpose: "the whole stack: three nodes, an edge, four players; the region's owner loses power",
-    run,
+    run: |seed, outcome| run(seed, outcome, false),
     instrument: false,
+};
+
+/// The same on disks that say that they have synced, and have not: the invariants must notice.
+pub(super) const ON_LYING_DISKS: Scenario = Scenario {
+    name: "owner-loses-power-lying-disks",
+    purpose: "instrument: the whole stack on disks that never sync; some seed must notice",
+    run: |seed, outcome| run(seed, outcome, true),
+    instrument: true,
 };
 
 const PLAYERS: u64 = 4;
@@ -55,10 +63,13 @@ const POINTS: [&str; 9] = [
     "region.published",
 ];
 
-fn run(seed: Seed, outcome: &mut Outcome) -> Result<(), Violation> {
+fn run(seed: Seed, outcome: &mut Outcome, lying_disks: bool) -> Result<(), Violation> {
     let latency_max_ms = [2, 5, 25][seed.stream("network").random_range(0..3)];
     let network = NetworkOptions { latency_min: Duration::from_millis(1), latency_max: Duration::from_millis(latency_max_ms) };
     let mut world = World::new(seed, network);
+    if lying_disks {
+        world.plant_lying_disks();
+    }
     let world_seed = seed.number("world");
     let stage: Rc<Stage> = Rc::default();
     for number in 1..=SHARDS {
