@@ -84,9 +84,13 @@ pub fn check(events: &[Event], end: &AtTheEnd, required: &[&'static str]) -> Ver
     let mut players: BTreeMap<&str, Player> = BTreeMap::new();
     let mut minted: BTreeMap<u64, &str> = BTreeMap::new();
     for event in events {
-        if matches!(event.fact, Fact::Fault { .. }) {
-            verdict.faults += 1;
-            continue;
+        match event.fact {
+            Fact::Fault { .. } => {
+                verdict.faults += 1;
+                continue;
+            }
+            Fact::Healed => continue,
+            _ => {}
         }
         let player = players.entry(&event.who).or_default();
         if let Err(what) = player.take(&event.fact, &mut verdict, |item| minted.insert(item, &event.who).is_none()) {
@@ -189,7 +193,7 @@ impl Player {
                 self.settled = Some((*applied, items.iter().copied().collect()));
             }
             Fact::Broken { what } => return Err(what.clone()),
-            Fact::Fault { .. } => {}
+            Fact::Fault { .. } | Fact::Healed => {}
         }
         Ok(())
     }

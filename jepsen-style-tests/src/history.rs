@@ -118,6 +118,8 @@ pub enum Fact {
         /// What it holds, as it was told last.
         items: Vec<u64>,
     },
+    /// The cluster serves again.
+    Healed,
     /// Something was done to the cluster.
     Fault {
         /// What.

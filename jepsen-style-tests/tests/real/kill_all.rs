@@ -27,7 +27,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
         load.fault("kill -9 of all nodes");
         cluster.kill_all().await?;
         let again = cluster.start().await?;
-        load.fault("resumed");
+        load.healed();
         write!(summary, ", {:.1}", again.as_secs_f32())?;
     }
     sleep(Duration::from_secs(4)).await;

@@ -36,7 +36,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
             disk.restore()?;
         }
         cluster.start().await?;
-        load.fault("resumed");
+        load.healed();
     }
     sleep(Duration::from_secs(4)).await;
     load.settle().await?;

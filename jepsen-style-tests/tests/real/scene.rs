@@ -82,6 +82,11 @@ impl Load {
         self.history.note("nemesis", Fact::Fault { what: what.to_owned() });
     }
 
+    /// Notes that the cluster serves again.
+    pub fn healed(&self) {
+        self.history.note("nemesis", Fact::Healed);
+    }
+
     /// Lets every player come to rest.
     pub async fn settle(&mut self) -> anyhow::Result<()> {
         self.phase.send_replace(Phase::Settle);
