@@ -2,7 +2,9 @@
 
 mod counter;
 mod echo;
-mod region;
+mod owner_loses_power;
+mod rough_weather;
+mod stack;
 mod thread_leak;
 
 use std::collections::BTreeMap;
@@ -35,8 +37,9 @@ pub struct Scenario {
 
 /// Every scenario; the first is the default.
 pub const ALL: &[Scenario] = &[
-    region::SCENARIO,
-    region::ON_LYING_DISKS,
+    owner_loses_power::SCENARIO,
+    owner_loses_power::ON_LYING_DISKS,
+    rough_weather::SCENARIO,
     counter::SCENARIO,
     counter::ON_LYING_DISKS,
     echo::SCENARIO,

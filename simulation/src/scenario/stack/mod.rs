@@ -1,8 +1,7 @@
-//! The whole way of a command: three nodes, an edge of its own, four players in the demo world, and an owner that loses its power.
+//! The whole cluster: three nodes that host replicas, an edge-only node, four players in the demo world.
 //!
-//! Everything is the released code. The players sign in, walk, gather, drop and pick up; at a seeded moment or crash point the owner
-//! of the region, or whoever leads the directory, is gone, and comes back after a seeded while. Then it is quiet, all must
-//! be served again, and at a cut every replica must hold what any player was ever told.
+//! Everything is the released code. The players sign in, walk, gather, drop and pick up, while a scenario's plan happens. Then it is
+//! quiet, all must be served again, and at a cut every replica must hold what any player was ever told.
 
 mod node;
 mod player;
@@ -13,61 +12,48 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use marchland_proto::cluster::InspectReply;
-use marchland_types::{CommandSeq, Incarnation, ItemId, LogIndex, NodeId, ReplicaId};
+use marchland_types::{CommandSeq, GroupId, Incarnation, ItemId, LogIndex, NodeId, RegionId, ReplicaId};
 use rand::RngExt;
 
-use self::node::{DIRECTORY, REGION, SHARDS, Stage};
+use self::node::{Stage, WORLD};
 use self::player::{EPOCHS_MAX, Notes, client_of, name_of};
-use super::{Outcome, Scenario};
+use super::Outcome;
 use crate::director::Director;
 use crate::fact::{Fact, FinalState, tell};
-use crate::fault::{Fault, PowerLoss};
 use crate::oracle::Violation;
-use crate::plan::{Plan, Planned, Target, When};
+use crate::plan::Plan;
 use crate::seed::Seed;
 use crate::world::{NetworkOptions, World};
 
-pub(super) const SCENARIO: Scenario = Scenario {
-    name: "owner-loses-power",
-    purpose: "the whole stack: three nodes, an edge, four players; the region's owner loses power",
-    run: |seed, outcome| run(seed, outcome, false),
-    instrument: false,
-};
+/// What a scenario on the whole cluster differs in.
+pub(super) struct Variation {
+    /// Draws the plan, given how long packets usually take at most.
+    pub(super) draw: fn(Seed, u64) -> Plan,
+    /// Disks say that they have synced, and have not.
+    pub(super) lying_disks: bool,
+}
 
-/// The same on disks that say that they have synced, and have not: the invariants must notice.
-pub(super) const ON_LYING_DISKS: Scenario = Scenario {
-    name: "owner-loses-power-lying-disks",
-    purpose: "instrument: the whole stack on disks that never sync; some seed must notice",
-    run: |seed, outcome| run(seed, outcome, true),
-    instrument: true,
-};
-
+/// The world's one region.
+pub(super) const REGION: GroupId = GroupId::region(WORLD, RegionId(1));
+/// The world's directory.
+pub(super) const DIRECTORY: GroupId = GroupId::directory(WORLD);
+/// Nodes that host replicas: machines `n1` to `n3`.
+pub(super) const SHARDS: u32 = 3;
 const PLAYERS: u64 = 4;
 /// Until then everyone must be in the world.
 const JOIN_WITHIN_MS: u64 = 15_000;
-const LOAD_MS: u64 = 9_000;
+/// How long a plan has.
+pub(super) const LOAD_MS: u64 = 9_000;
 const QUIET_MS: u64 = 5_000;
 /// Until then the last commands are answered, and every replica has told what it holds.
 const CONCLUDE_WITHIN_MS: u64 = 6_000;
 
-/// Crash points of the way of a tick.
-const POINTS: [&str; 9] = [
-    "region.tick_built",
-    "raft.append_submitted",
-    "log.before_write",
-    "log.written",
-    "log.synced",
-    "raft.applied",
-    "region.applied",
-    "region.before_publish",
-    "region.published",
-];
-
-fn run(seed: Seed, outcome: &mut Outcome, lying_disks: bool) -> Result<(), Violation> {
+/// Runs a scenario.
+pub(super) fn run(seed: Seed, outcome: &mut Outcome, variation: &Variation) -> Result<(), Violation> {
     let latency_max_ms = [2, 5, 25][seed.stream("network").random_range(0..3)];
     let network = NetworkOptions { latency_min: Duration::from_millis(1), latency_max: Duration::from_millis(latency_max_ms) };
     let mut world = World::new(seed, network);
-    if lying_disks {
+    if variation.lying_disks {
         world.plant_lying_disks();
     }
     let world_seed = seed.number("world");
@@ -83,7 +69,8 @@ fn run(seed: Seed, outcome: &mut Outcome, lying_disks: bool) -> Result<(), Viola
         world.add(&format!("p{person}"), move |boot| player::play(person, boot, notes.clone(), random.clone()));
     }
     let mut fired = BTreeMap::new();
-    let result = drive(&mut world, seed, &stage, &notes, &mut fired);
+    let plan = (variation.draw)(seed, latency_max_ms);
+    let result = drive(&mut world, plan, &stage, &notes, &mut fired);
     outcome.simulated_ms = world.elapsed().as_millis() as u64;
     outcome.fired = fired;
     let blackout = notes.iter().map(|n| n.blackout.get()).max().unwrap_or_default();
@@ -103,7 +90,7 @@ fn run(seed: Seed, outcome: &mut Outcome, lying_disks: bool) -> Result<(), Viola
 
 fn drive(
     world: &mut World,
-    seed: Seed,
+    plan: Plan,
     stage: &Stage,
     notes: &[Rc<Notes>],
     fired: &mut BTreeMap<String, u64>,
@@ -117,7 +104,7 @@ fn drive(
         })
     })?;
 
-    let mut director = Director::new(world, draw(seed));
+    let mut director = Director::new(world, plan);
     let loaded = director.run(world, LOAD_MS);
     fired.clone_from(director.fired());
     loaded?;
@@ -163,26 +150,6 @@ fn until(director: &mut Director, world: &mut World, within_ms: u64, holds: impl
         director.run(world, now_ms + 10).map_err(Some)?;
     }
     Ok(())
-}
-
-/// The owner loses power once; in some seeds so does the directory's leader, or the owner that came after.
-fn draw(seed: Seed) -> Plan {
-    let mut stream = seed.stream("plan");
-    let mut planned = Vec::new();
-    let losses = stream.random_range(1..=3);
-    for loss in 0..losses {
-        let group = if loss == 0 || stream.random() { REGION } else { DIRECTORY };
-        let at_ms = stream.random_range(500..LOAD_MS - 1_500);
-        let when = if stream.random_bool(0.6) {
-            let point = POINTS[stream.random_range(0..POINTS.len())].to_owned();
-            When::AtPoint { point, hit: stream.random_range(1..20), after_ms: at_ms }
-        } else {
-            When::AtMs(at_ms)
-        };
-        let lasts_ms = [20, 300, 1_500, 5_000][stream.random_range(0..4)];
-        planned.push(Planned { when, target: Target::leader_of(group), fault: Fault::PowerLoss(PowerLoss), lasts_ms });
-    }
-    Plan(planned)
 }
 
 fn final_state(node: u32, held: &InspectReply) -> FinalState {

@@ -16,18 +16,15 @@ use marchland_server::config::GroundConfig;
 use marchland_server::node::{Member, Node, NodeSettings};
 use marchland_storage::checkpoint::CheckpointOptions;
 use marchland_storage::log::LogOptions;
-use marchland_types::{CutNumber, GroupId, NodeId, RegionId, ReplicaId, WorldId};
+use marchland_types::{CutNumber, GroupId, NodeId, ReplicaId, WorldId};
 
 use super::seams::SimSeams;
+use super::{REGION, SHARDS};
 use crate::fact::{Fact, tell};
 use crate::world::Boot;
 
 pub(super) const WORLD: WorldId = WorldId(1);
 pub(super) const WORLD_NAME: &str = "aurora";
-pub(super) const REGION: GroupId = GroupId::region(WORLD, RegionId(1));
-pub(super) const DIRECTORY: GroupId = GroupId::directory(WORLD);
-/// Nodes that host replicas: machines `n1` to `n3`.
-pub(super) const SHARDS: u32 = 3;
 /// The node that only terminates players.
 pub(super) const EDGE: NodeId = NodeId(4);
 /// Where players connect.
