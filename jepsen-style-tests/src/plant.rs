@@ -1,19 +1,20 @@
-//! Damages a stored region on purpose: what no check can be shown to find was not shown.
+//! Damages a world on purpose: what no check can be shown to find was not shown.
 //!
-//! The damage is done to the newest checkpoint of a cluster that is stopped, below every checksum: the file reads as sound, and only
-//! the comparison of replicas, or the count of items, can tell. Nothing else in the workspace writes a state that it did not
-//! compute; nothing but tests may use this.
+//! A stored state is edited below every checksum of its file, so that the file reads as sound. A state that contradicts itself is
+//! refused when it is restored; one that is merely another than the other replicas' is found by comparing them; and what no
+//! replica can refuse, because a peer sent it in good form, is found by counting. Nothing but tests may use this.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use bytes::Bytes;
-use frontier::Frontier;
-use marchland_proto::storage::CheckpointHeader;
-use marchland_region_core::Region;
+use frontier::{Frontier, kind};
+use marchland_proto::storage::{ChannelMessage, CheckpointHeader, EntityHandoff, channel_message};
+use marchland_region_core::{Audience, Body, Identity, Inventory, Item, Record, Region};
 use marchland_storage::checkpoint::{CheckpointOptions, Checkpoints};
 use marchland_storage::disk::RealDisk;
+use marchland_types::{EntityId, GroupId, ItemId, MoveNumber, RegionId, WorldId};
 use prost::Message;
 
 use crate::cluster::REGION;
@@ -25,9 +26,12 @@ const DORMANTS: u64 = 11;
 /// Magic and format, before the number of sections.
 const PREFIX_BYTES: usize = 6;
 const CHUNK_BYTES: usize = 256 * 1024;
+/// A region that is not there.
+const ELSEWHERE: u32 = 2;
 
-/// Gives the first of two items the place of the second, so that it is there twice and the second nowhere.
-pub fn double_item(node_data: &Path, first: u64, second: u64) -> anyhow::Result<()> {
+/// Gives the first of two items the place of the second, so that it is there twice and the second nowhere. Returns what undoes
+/// it: the file and what was in it.
+pub fn double_item(node_data: &Path, first: u64, second: u64) -> anyhow::Result<(PathBuf, Vec<u8>)> {
     edit(node_data, |section, bytes| {
         let here = section == INVENTORIES || section == DORMANTS;
         if here { replace(bytes, &second.to_le_bytes(), &first.to_le_bytes()) } else { 0 }
@@ -41,14 +45,47 @@ pub fn rename(node_data: &Path, from: &str, to: &str) -> anyhow::Result<()> {
         let here = section == IDENTITIES || section == DORMANTS;
         if here { replace(bytes, from.as_bytes(), to.as_bytes()) } else { 0 }
     })
+    .map(drop)
+}
+
+/// An entity on its way from another region, in good form, that carries an item which is somewhere else, too.
+#[must_use]
+pub fn smuggled(item: u64) -> ChannelMessage {
+    let entity = EntityId(u64::from(ELSEWHERE) << 32 | 1);
+    let record = Record {
+        identity: Identity {
+            entity,
+            kind: kind::ITEM,
+            character: None,
+            name: "".into(),
+            look: Bytes::new(),
+            priority: 0,
+            audience: Audience::Public,
+            move_number: MoveNumber(1),
+        },
+        body: Body::default(),
+        session: None,
+        inventory: Inventory { items: vec![Item { item: ItemId(item), kind: 0, data: Bytes::new() }] },
+        components: Vec::new(),
+        timers: Vec::new(),
+    };
+    let handoff = EntityHandoff { entity: entity.0, move_number: 1, record: record.put(), attached: Vec::new() };
+    ChannelMessage {
+        from_group: GroupId::region(WorldId(1), RegionId(ELSEWHERE)).0,
+        seq: 1,
+        body: Some(channel_message::Body::Handoff(handoff)),
+        ..ChannelMessage::default()
+    }
 }
 
 /// Edits the sections of the newest checkpoint of the region. `change` tells how many places it changed: exactly one is right.
-fn edit(node_data: &Path, mut change: impl FnMut(u64, &mut Vec<u8>) -> usize) -> anyhow::Result<()> {
+/// Returns the file and what was in it.
+fn edit(node_data: &Path, mut change: impl FnMut(u64, &mut Vec<u8>) -> usize) -> anyhow::Result<(PathBuf, Vec<u8>)> {
     let folder = node_data.join("checkpoints");
     let checkpoints = Checkpoints::open(RealDisk, &folder, CheckpointOptions::default())?;
     let newest = checkpoints.candidates(REGION)?.into_iter().next();
     let newest = newest.with_context(|| format!("{} holds no checkpoint of {REGION}", folder.display()))?;
+    let before = std::fs::read(&newest.path)?;
     let reader = checkpoints.read(&newest)?;
     let mut stored = reader.header().clone();
     let body = reader.body()?.concat();
@@ -58,13 +95,14 @@ fn edit(node_data: &Path, mut change: impl FnMut(u64, &mut Vec<u8>) -> usize) ->
     ensure!(changed == 1, "{changed} places of {} would be changed", newest.path.display());
     let body = join(&body[..PREFIX_BYTES], &sections);
 
-    // The header agrees with the damage, as it would if a faulty build had computed it.
-    let region = Region::decode(Arc::new(Frontier::new()?), &body).context("the damaged state is refused")?;
-    let mut header = CheckpointHeader::decode(stored.meta.clone())?;
-    header.state_hash = region.view().state_hash_full();
-    stored.meta = Bytes::from(header.encode_to_vec());
+    // The header agrees with the damage, as it would if a faulty build had computed it; unless it can not be a state at all.
+    if let Ok(region) = Region::decode(Arc::new(Frontier::new()?), &body) {
+        let mut header = CheckpointHeader::decode(stored.meta.clone())?;
+        header.state_hash = region.view().state_hash_full();
+        stored.meta = Bytes::from(header.encode_to_vec());
+    }
     checkpoints.write(&stored, body.chunks(CHUNK_BYTES).map(Bytes::copy_from_slice))?;
-    Ok(())
+    Ok((newest.path, before))
 }
 
 struct Section {

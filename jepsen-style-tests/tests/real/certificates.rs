@@ -64,6 +64,12 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     Ok(Outcome::Shown(shown.join("; ")))
 }
 
+/// A third node's identity, signed by the cluster's own authority.
+pub fn peer(cluster: &Cluster, role: Role, world: u32) -> anyhow::Result<ClusterSecurity> {
+    let ours = authority(&cluster.data())?;
+    security(&ours, &ours, &cluster_name(cluster)?, role, world)
+}
+
 fn authority(data: &Path) -> anyhow::Result<Authority> {
     Ok(Authority {
         certificate_pem: std::fs::read_to_string(data.join("authority.pem"))?,

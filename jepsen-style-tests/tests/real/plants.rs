@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use marchland_admin::verify::VerifyReport;
-use marchland_jepsen::cluster::Cluster;
+use marchland_jepsen::cluster::{Cluster, REGION};
 use marchland_jepsen::plant;
-use tokio::time::sleep;
+use marchland_proto::cluster::DeliverRequest;
+use marchland_proto::cluster::regions_client::RegionsClient;
+use marchland_proto::codes::Code;
+use marchland_proto::net::{ClusterClient, Role, TokioTransport, cluster_channel};
+use tokio::time::{sleep, timeout};
 
+use crate::certificates::peer;
 use crate::scene::{Load, Outcome, Scene};
 
 const PLAYERS: usize = 6;
 const VERIFY_WITHIN: Duration = Duration::from_secs(60);
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// A stopped cluster in whose world somebody has walked and gathered.
 async fn lived_in(scene: &Scene) -> anyhow::Result<(Cluster, Vec<u64>)> {
@@ -58,18 +64,43 @@ pub async fn divergence(scene: &Scene) -> anyhow::Result<Outcome> {
     Ok(Outcome::Shown(what))
 }
 
-/// An item is there twice, on every node alike, and another one nowhere.
+/// An item is there twice. In a stored state that contradicts itself: refused by name. Sent by a peer, in good form: found.
 pub async fn duplicate(scene: &Scene) -> anyhow::Result<Outcome> {
     let (mut cluster, items) = lived_in(scene).await?;
     let (kept, lost) = (items[0], items[items.len() - 1]);
+    let mut undo = Vec::new();
     for node in 1..=3 {
-        plant::double_item(&cluster.node_data(node), kept, lost)?;
+        undo.push(plant::double_item(&cluster.node_data(node), kept, lost)?);
     }
+    let refusal = cluster.start().await.err().context("a state with an item in it twice was taken")?;
+    let says = format!("item {kept} is there twice");
+    ensure!(refusal.to_string().contains(&says), "the refusal does not say why: {refusal:#}");
+    for (path, before) in undo {
+        std::fs::write(path, before)?;
+    }
+
     cluster.start().await?;
+    ensure!(verdict(scene, &cluster, 0).await?.sound(), "the world is not as it was before the damage");
+    smuggle(&cluster, kept).await?;
     let report = verdict(scene, &cluster, 1).await?;
     ensure!(report.duplicated_items == 1 && report.duplicated_item_ids == [kept], "{report:?}");
-    ensure!(report.missing_items == 1, "{report:?}");
-    ensure!(report.divergent == 0, "all replicas have the same damage: {report:?}");
+    ensure!(report.divergent == 0, "all replicas took the same message: {report:?}");
     cluster.stop().await?;
-    Ok(Outcome::Shown(format!("item {kept} found twice, {} missing", report.missing_items)))
+    Ok(Outcome::Shown(format!("stored twice: refused, \"{says}\"; sent by a peer: found twice, item {kept}")))
+}
+
+/// Delivers an entity from a region that is not there, as a node of the cluster would.
+async fn smuggle(cluster: &Cluster, item: u64) -> anyhow::Result<()> {
+    let security = peer(cluster, Role::Shard, 1)?;
+    let request = DeliverRequest { to_group: REGION.0, messages: vec![plant::smuggled(item)] };
+    let mut answers = Vec::new();
+    for node in &cluster.ready()?.nodes {
+        let mut client = RegionsClient::over(cluster_channel(&TokioTransport, &security, &node.grpc));
+        let answer = timeout(ANSWER_WITHIN, client.deliver(request.clone())).await.context("no answer")??.into_inner();
+        if Code::from_u32(answer.code) == Some(Code::Ok) {
+            return Ok(());
+        }
+        answers.push(answer);
+    }
+    bail!("nobody took the message: {answers:?}")
 }

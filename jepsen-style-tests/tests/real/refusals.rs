@@ -9,13 +9,17 @@ use tokio::net::TcpListener;
 use tokio::process::Child;
 use tokio::time::sleep;
 
-use crate::scene::{Outcome, Scene};
+use crate::scene::{Load, Outcome, Scene};
 
 const END_WITHIN: Duration = Duration::from_secs(20);
 
 pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let mut cluster = scene.cluster(&[])?;
     cluster.start().await?;
+    // So that the log has a middle.
+    let mut load = Load::start(&cluster, 3, &scene.folder.join("history.jsonl"))?;
+    sleep(Duration::from_secs(3)).await;
+    load.settle().await?;
     let tick = cluster.region().await?.tick;
     cluster.stop().await?;
     let mut shown = Vec::new();
@@ -139,7 +143,9 @@ async fn folders(scene: &Scene, cluster: &Cluster) -> anyhow::Result<Vec<String>
     let good = std::fs::read(&segment)?;
     let last = good.iter().rposition(|byte| *byte != 0).context("an empty segment")?;
     let mut rotten = good.clone();
-    rotten[last / 2] ^= 0x40;
+    // Zeros may be padding, which nothing depends on.
+    let place = good[..last / 2].iter().rposition(|byte| *byte != 0).context("no middle")?;
+    rotten[place] ^= 0x40;
     std::fs::write(&segment, &rotten)?;
     let name = segment.file_name().and_then(|name| name.to_str()).context("no name")?.to_owned();
     shown.push(refused(scene, &config, "rot in the middle of the log", &[&name]).await?);
