@@ -1,6 +1,8 @@
 //! The stream to each node: one per worker and node, made again whenever it broke.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use marchland_proto::cluster::EdgeToNode;
@@ -9,7 +11,7 @@ use marchland_proto::net::{CALL_TIMEOUT, ClusterClient, Transport};
 use marchland_types::NodeId;
 use marchland_types::seam::{Clock, Entropy};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, unconstrained};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 
@@ -55,7 +57,16 @@ async fn run<T: Transport, C: Clock, E: Entropy>(worker: Rc<Worker<T, C, E>>, no
                     match inbound.message().await {
                         Ok(Some(message)) => {
                             pause = PAUSE;
-                            worker.handle_node(node, message);
+                            // One message is one pass over all clients' sockets. Tokio's budget for a task would end it after
+                            // 128 of them: every later socket would seem to take nothing.
+                            let mut message = Some(message);
+                            let pass = poll_fn(|_| {
+                                message.take().into_iter().for_each(|message| worker.handle_node(node, message));
+                                Poll::Ready(())
+                            });
+                            unconstrained(pass).await;
+                            // A node that sends without end must not keep the loop from its clients.
+                            tokio::task::consume_budget().await;
                         }
                         Ok(None) => break "ended by the node".to_owned(),
                         Err(status) => break status.to_string(),

@@ -197,6 +197,33 @@ async fn many_players_over_two_workers() {
     assert_eq!(edge.stats().clients, 0);
 }
 
+/// More than tokio lets a task do at a time: a pass over the sockets must not end before the last one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_of_many_clients_is_not_skipped() {
+    const PLAYERS: usize = 300;
+    let world = World::start(10).await;
+    let edge = world.edge(world.options()).await;
+    let mut players = Vec::new();
+    for i in 0..PLAYERS {
+        let address = edge.local_addr();
+        players.push(tokio::spawn(async move {
+            let mut client = join(address, &format!("p{i}")).await.unwrap();
+            loop {
+                client.next().await.unwrap();
+            }
+        }));
+    }
+    while edge.stats().clients < PLAYERS as u64 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let before = edge.stats();
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let after = edge.stats();
+    let (frames, skipped) = (after.frames - before.frames, after.frames_skipped - before.frames_skipped);
+    assert!(frames > 0 && skipped * 50 < frames, "{frames} frames, {skipped} skipped");
+    players.iter().for_each(|player| player.abort());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_player_over_tls() {
     use std::sync::Arc;

@@ -226,11 +226,11 @@ impl World {
         let entropy = CountedEntropy::default();
         let (edge, workers) = Edge::bind(options, TokioTransport, security(9), clock, entropy).await.unwrap();
         for worker in workers {
-            #[allow(clippy::disallowed_methods, reason = "as the server does in production")]
-            std::thread::spawn(move || {
+            let run = move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 tokio::task::LocalSet::new().block_on(&runtime, marchland_edge::run_worker(worker));
-            });
+            };
+            std::thread::Builder::new().name("edge".into()).spawn(run).unwrap();
         }
         edge
     }
