@@ -59,6 +59,8 @@ pub(crate) struct Conn<S> {
     pub(crate) viewer: Option<Viewer>,
     /// Where it is listed.
     pub(crate) place: Option<(GroupId, SessionKey)>,
+    /// The socket has not taken all that was given to it.
+    is_behind: bool,
     ending: Option<Ending>,
     reader: Option<Waker>,
     _admitted: Option<Admitted>,
@@ -74,16 +76,21 @@ enum Ending {
 impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Finishes what was written only in part. `false`: the socket takes nothing at the moment. An error is a lost socket.
     pub(crate) fn is_writable(&mut self) -> Result<bool, WsError> {
-        // Nobody waits for the socket: the next tick looks again.
-        match Pin::new(&mut self.ws).poll_flush(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(done) => done.map(|()| true),
-            Poll::Pending => Ok(false),
+        if self.is_behind {
+            // Nobody waits for the socket: the next tick looks again.
+            let flushed = Pin::new(&mut self.ws).poll_flush(&mut Context::from_waker(Waker::noop()));
+            self.is_behind = flushed.is_pending();
+            if let Poll::Ready(Err(error)) = flushed {
+                return Err(error);
+            }
         }
+        Ok(!self.is_behind)
     }
 
     /// Gives a message to the socket; what it does not take now is kept, and [`Conn::is_writable`] is false until it went.
     pub(crate) fn send(&mut self, bytes: Bytes) -> Result<(), WsError> {
         Pin::new(&mut self.ws).start_send(Message::Binary(bytes))?;
+        self.is_behind = true;
         self.is_writable().map(|_| ())
     }
 
@@ -192,6 +199,7 @@ pub(crate) async fn welcome<T: Transport, C: Clock, E: Entropy>(
         own: OwnView::default(),
         viewer: None,
         place: None,
+        is_behind: false,
         ending: None,
         reader: None,
         _admitted: admitted,

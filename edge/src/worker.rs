@@ -395,6 +395,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         let Some(region) = state.regions.get_mut(&group) else { return };
         if region.sessions.get(&key).is_some_and(|other| Rc::ptr_eq(other, conn)) {
             region.sessions.remove(&key);
+            if region.newest_session(key.character.0).is_none() {
+                region.uplink.unwatch(key.character.0);
+            }
         }
         if let Some(mut viewer) = viewer {
             viewer.release(&mut region.view);

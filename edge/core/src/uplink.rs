@@ -75,13 +75,19 @@ impl Uplink {
         let key = |attach: &AttachOrder| (attach.character, attach.epoch, attach.attach);
         self.pending.attaches.retain(|other| key(other) != (order.character, order.epoch, order.attach));
         if !watched {
-            self.pending.watch_sessions.retain(|&character| character != order.character);
-            self.pending.unwatch_sessions.retain(|&character| character != order.character);
-            self.pending.unwatch_sessions.push(order.character);
+            self.unwatch(order.character);
         }
         // Without an owner for long: the region lets its clients go by itself when it is back and nobody speaks for them.
         if self.pending.detaches.len() < DETACHES_HELD_MAX {
             self.pending.detaches.push(order);
+        }
+    }
+
+    /// Nobody here plays a character any more.
+    pub fn unwatch(&mut self, character: u64) {
+        self.pending.watch_sessions.retain(|&other| other != character);
+        if !self.pending.unwatch_sessions.contains(&character) {
+            self.pending.unwatch_sessions.push(character);
         }
     }
 
