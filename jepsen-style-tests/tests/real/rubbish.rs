@@ -10,13 +10,14 @@ use marchland_proto::client::{ClientMessage, Hello, SignIn, client_message::Body
 use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::scene::{Load, Outcome, Scene, setting};
 
 const PLAYERS: usize = 6;
-/// Largest piece that is sent over one connection.
-const PIECE_BYTES: u64 = 8 * 1024;
+/// Connections of rubbish to one port at a time.
+const AT_ONCE: usize = 8;
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: marchland.v1\r\n\r\n";
 
@@ -31,13 +32,19 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     for node in cluster.ready()?.nodes.clone() {
         let http = node.http.strip_prefix("http://").context("an http address")?.to_owned();
         for address in [node.grpc.clone(), http, node.players().to_owned()] {
+            let largest = (bytes_per_port / 64).clamp(1024, 64 * 1024);
             let mut left = bytes_per_port;
-            while left > 0 {
-                let size = (1 + chance.next() % PIECE_BYTES).min(left);
-                left -= size;
-                let rubbish: Vec<u8> = (0..size).map(|_| chance.next() as u8).collect();
-                send(&address, &beginning(&mut chance), &rubbish).await.with_context(|| format!("rubbish at {address}"))?;
-                connections += 1;
+            let mut under_way = JoinSet::new();
+            while left > 0 || !under_way.is_empty() {
+                if left > 0 && under_way.len() < AT_ONCE {
+                    let size = (1 + chance.next() % largest).min(left);
+                    left -= size;
+                    let rubbish: Vec<u8> = (0..size).map(|_| chance.next() as u8).collect();
+                    under_way.spawn(send(address.clone(), beginning(&mut chance), rubbish));
+                    connections += 1;
+                } else if let Some(ended) = under_way.join_next().await {
+                    ended?.with_context(|| format!("rubbish at {address}"))?;
+                }
             }
             sent += bytes_per_port;
             cluster.unharmed()?;
@@ -88,13 +95,13 @@ fn beginning(chance: &mut Chance) -> Vec<u8> {
 }
 
 /// Sends and lets go. Being refused half-way is as it should be; a server that takes nothing at all is not.
-async fn send(address: &str, beginning: &[u8], rubbish: &[u8]) -> anyhow::Result<()> {
-    let connect = timeout(Duration::from_secs(8), TcpStream::connect(address));
+async fn send(address: String, beginning: Vec<u8>, rubbish: Vec<u8>) -> anyhow::Result<()> {
+    let connect = timeout(Duration::from_secs(8), TcpStream::connect(&address));
     let mut stream = connect.await.context("no connection within 8 s")??;
     let exchange = async {
         let mut answer = [0; 512];
-        stream.write_all(beginning).await?;
-        stream.write_all(rubbish).await?;
+        stream.write_all(&beginning).await?;
+        stream.write_all(&rubbish).await?;
         stream.shutdown().await?;
         while stream.read(&mut answer).await? > 0 {}
         std::io::Result::Ok(())
