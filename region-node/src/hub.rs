@@ -181,6 +181,11 @@ impl Hub {
         }
     }
 
+    /// Whether any edge serves a session.
+    pub fn is_watched(&self, character: CharacterId) -> bool {
+        self.watchers.contains_key(&character)
+    }
+
     /// Tells every edge that the region is owned elsewhere, and forgets what they followed.
     pub fn gone(&mut self, leader: Option<ReplicaId>) {
         let edges: Vec<_> = self.links.keys().copied().collect();

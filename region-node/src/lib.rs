@@ -12,6 +12,7 @@ pub mod backlog;
 pub mod executor;
 pub mod hub;
 mod machine;
+pub mod orphans;
 mod port;
 mod rate;
 mod replica;

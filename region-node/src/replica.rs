@@ -18,11 +18,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::backlog::{Backlog, BacklogGauge};
 use crate::hub::{Hub, Stamp, TickChanges, ViewSource};
+use crate::orphans::Orphans;
 use crate::port::{DeliverOutcome, EdgeId, RegionFacts};
 use crate::rate::TickRate;
 
 /// Cuts whose views are kept, so that a slow inspector still finds its own. A view costs what changed since.
 const CUTS_KEPT: usize = 4;
+/// How often sessions without an edge are looked for: once a second.
+const SWEEP_EVERY_TICKS: u64 = 20;
 /// Deliveries that wait for their commit, over all senders.
 const DELIVERIES_MAX: usize = 1024;
 
@@ -50,6 +53,7 @@ pub(crate) struct Replica<G: Game> {
     hub: Hub,
     backlog: Backlog,
     rate: TickRate,
+    orphans: Orphans,
     diverged: bool,
     cuts: VecDeque<TakenCut<G>>,
     /// Who waits for messages to be committed: by sender, the number and whom to tell.
@@ -75,6 +79,7 @@ impl<G: Game> Replica<G> {
             hub: Hub::new(group, id),
             backlog: Backlog::default(),
             rate: TickRate::default(),
+            orphans: Orphans::default(),
             diverged: false,
             cuts: VecDeque::new(),
             deliveries: BTreeMap::new(),
@@ -144,6 +149,7 @@ impl<G: Game> Replica<G> {
         }
         if owner && !before.owner {
             self.rate.restart((self.now)().0);
+            self.orphans.clear();
             self.hub.announce(self.stamp());
             tracing::info!(group = %self.group, tick = %self.region.world().tick(), "owns the region");
         }
@@ -305,6 +311,9 @@ impl<G: Game> Replica<G> {
             let entry = RegionEntry { format: ENTRY_FORMAT, body: Some(region_entry::Body::Genesis(self.genesis.clone())) };
             return Some(Bytes::from(entry.encode_to_vec()));
         }
+        if self.region.tick().0.is_multiple_of(SWEEP_EVERY_TICKS) {
+            self.detach_orphans();
+        }
         let mut tick = self.backlog.take();
         tick.now_ms = (self.now)().1;
         // The hash after that tick, not of now: a cut may have come since. None is remembered after a restart: then 0, unchecked.
@@ -320,6 +329,16 @@ impl<G: Game> Replica<G> {
             self.backlog.clear();
             self.deliveries.clear();
             self.hub.gone(Some(self.me));
+        }
+    }
+
+    fn detach_orphans(&mut self) {
+        let sessions = self.region.attached_sessions();
+        let hub = &self.hub;
+        let attached = sessions.map(|(character, epoch, attach)| (character, epoch, attach, hub.is_watched(character)));
+        for order in self.orphans.sweep((self.now)().0, attached) {
+            tracing::info!(group = %self.group, character = order.character, "no edge serves this session any more");
+            self.backlog.detach(order);
         }
     }
 

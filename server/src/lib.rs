@@ -3,7 +3,7 @@
 //! Everything below is put together here and nowhere else: shells do not know each other, they meet in the schema and in
 //! [`node::Node`], which is generic over its [`seams`] so that the simulator runs the very same wiring.
 
-//pub mod bench;
+pub mod bench;
 pub mod bots;
 pub mod certs;
 pub mod cluster;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use marchland_admin::command::{AdminArgs, Outcome, VerifyArgs};
-use marchland_server::{bots, node, up};
+use marchland_server::{bench, bots, node, up};
 
 /// The server for online worlds that cannot be rolled back.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Verify(VerifyArgs),
     /// Ask a running cluster about itself.
     Admin(AdminArgs),
+    /// Measure, each figure beside its own baseline in the same run.
+    Bench(bench::BenchArgs),
     /// Make a development authority, or a node's certificate signed by it.
     Certs(marchland_server::certs::CertsArgs),
 }
@@ -59,6 +61,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bots(args) => bots::run(args).await,
         Command::Verify(args) => Ok(exit(args.run(&mut std::io::stdout()).await?)),
         Command::Admin(args) => Ok(exit(args.run(&mut std::io::stdout()).await?)),
+        Command::Bench(args) => bench::run(args).await,
         Command::Certs(args) => marchland_server::certs::run(args).map(|()| ExitCode::SUCCESS),
         Command::Node(_) => unreachable!("handled before the runtime was made"),
     }

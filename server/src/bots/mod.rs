@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use self::player::Player;
 use self::report::Shared;
 pub use self::report::{Counters, Report, Times};
+pub(crate) use self::token::fetch as fetch_token;
 use crate::seams::SystemClock;
 use crate::up::ready::{ReadyFile, ReadyNode};
 

@@ -19,7 +19,7 @@ struct Minted {
 }
 
 /// Asks the node at `http` (`http://host:port`) for a token of `account`.
-pub(super) async fn fetch(http: &str, account: &str) -> anyhow::Result<String> {
+pub(crate) async fn fetch(http: &str, account: &str) -> anyhow::Result<String> {
     let address = http.strip_prefix("http://").with_context(|| format!("{http:?} is not http://host:port"))?;
     timeout(ANSWER_WITHIN, get(address, account)).await.with_context(|| format!("{http} gave no token in time"))?
 }

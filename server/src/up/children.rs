@@ -97,22 +97,27 @@ fn spawn(config: &Path, log: &Path, pin: Option<usize>) -> io::Result<Child> {
         .stderr(out)
         // Ctrl-C goes to `up` alone, which then stops the nodes in order.
         .process_group(0);
+    pin_child(&mut command, pin);
+    command.spawn()
+}
+
+/// Makes a child stop with its parent, and keeps it on one processor if one is named.
+pub(crate) fn pin_child(command: &mut Command, cpu: Option<usize>) {
     // SAFETY: between fork and exec only these two async-signal-safe calls are made.
     unsafe {
         command.pre_exec(move || {
-            if let Some(cpu) = pin {
+            if let Some(cpu) = cpu {
                 let mut set: libc::cpu_set_t = std::mem::zeroed();
                 libc::CPU_SET(cpu, &mut set);
                 if libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) != 0 {
                     return Err(io::Error::last_os_error());
                 }
             }
-            // When `up` dies by whatever cause, its nodes stop cleanly instead of running on unseen.
+            // When the parent dies by whatever cause, its nodes stop cleanly instead of running on unseen.
             if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
                 return Err(io::Error::last_os_error());
             }
             Ok(())
         });
     }
-    command.spawn()
 }

@@ -16,6 +16,7 @@ use clap::Args;
 use tokio::time::{Instant, sleep, timeout};
 
 use self::children::NodeProcess;
+pub(crate) use self::children::pin_child;
 use self::figures::Figures;
 use self::layout::{ClusterPlan, Layout};
 use self::ready::{ReadyFile, ReadyNode};

@@ -1,0 +1,137 @@
+//! `marchland bench`: repeatable measurements, each beside its own baseline in the same run.
+//!
+//! Machines differ and are noisy; the ratio to a baseline that ran beside the measurement is what can be compared.
+
+mod bare;
+mod commit;
+mod crowd;
+mod log;
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::Value;
+
+/// Arguments of `marchland bench`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Example: marchland bench crowd --players 500 --json")]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    what: What,
+    /// Print one JSON document and nothing else.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Folder on the disk that is to be measured; a folder of the measurement's own is made in it and removed.
+    #[arg(long, global = true)]
+    dir: Option<PathBuf>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum What {
+    /// Durable appends through the raft log, beside the raw limit of the disk.
+    Log(log::LogArgs),
+    /// Commits of many groups on three nodes, beside a bare fdatasync.
+    Commit(commit::CommitArgs),
+    /// A crowd of players, beside a bare WebSocket server.
+    Crowd(crowd::CrowdArgs),
+    /// The bare WebSocket server of `crowd`.
+    #[command(hide = true)]
+    Bare(bare::BareArgs),
+}
+
+/// What a measurement found. The shape is stable: scripts rely on it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// Which measurement.
+    pub name: &'static str,
+    /// What it was run with, the durability among it.
+    pub params: Value,
+    /// What was measured.
+    pub results: Value,
+    /// What was measured beside it.
+    pub baseline: Value,
+    /// The first over the second.
+    pub ratios: BTreeMap<String, f64>,
+}
+
+/// A folder that is removed with everything in it.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(dir: Option<&PathBuf>, name: &str) -> std::io::Result<Self> {
+        let base = dir.cloned().unwrap_or_else(std::env::temp_dir);
+        let path = base.join(format!("marchland-bench-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            eprintln!("could not remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// Runs `marchland bench`.
+pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
+    let outcome = match &args.what {
+        What::Bare(bare) => {
+            bare::run(bare.clone()).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        What::Log(log) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "log")?;
+            log::run(log, &scratch.0)?
+        }
+        What::Commit(commit) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "commit")?;
+            commit::run(commit, &scratch.0).await?
+        }
+        What::Crowd(crowd) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "crowd")?;
+            crowd::run(crowd, &scratch.0, !args.json).await?
+        }
+    };
+    match args.json {
+        true => println!("{}", serde_json::to_string(&outcome)?),
+        false => print_outcome(&outcome),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_outcome(outcome: &Outcome) {
+    use comfy_table::{Table, presets};
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(vec![outcome.name, "", ""]);
+    let mut rows = |title: &str, value: &Value| {
+        flatten("", value, &mut |key, text| {
+            table.add_row(vec![title.to_owned(), key.to_owned(), text]);
+        })
+    };
+    rows("params", &outcome.params);
+    rows("results", &outcome.results);
+    rows("baseline", &outcome.baseline);
+    for (name, ratio) in &outcome.ratios {
+        table.add_row(vec!["ratio".to_owned(), name.clone(), format!("{ratio:.2}")]);
+    }
+    println!("{table}");
+}
+
+fn flatten(prefix: &str, value: &Value, row: &mut impl FnMut(&str, String)) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, row);
+            }
+        }
+        Value::Number(number) if number.is_f64() => row(prefix, format!("{:.2}", number.as_f64().unwrap_or(f64::NAN))),
+        other => row(prefix, other.to_string()),
+    }
+}
