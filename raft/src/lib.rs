@@ -11,6 +11,9 @@
 //! - A checkpoint is never ahead of the synced log, and the log is never purged beyond the checkpoint.
 //! - A state machine that fails stops its group and no other. A log that fails stops the node.
 //! - What a peer sends is checked for sender, receiver, role, world and form before it reaches a group.
+//!
+//! The library below logs every message that is lost while a peer is down as a warning: production filters its target,
+//! `openraft`, to errors. What matters is logged here.
 
 mod api;
 mod group;

@@ -68,7 +68,7 @@ async fn role_world_sender_receiver_and_group_are_checked() {
     propose(&leader, 0, 1).await;
     let term = leader.status().term;
     let (me, you) = (replica(2), replica(1));
-    let mine = || identity(NodeId(2));
+    let mine = || cluster.identity(2);
 
     let edge = PeerIdentity { roles: [PeerRole::Edge, PeerRole::Admin].into(), ..mine() };
     assert_eq!(code(&ask(&cluster, edge, me, you, group_id(), Some(vote(99))).await), FORBIDDEN);
@@ -102,10 +102,10 @@ async fn snapshots_are_checked_alike() {
     let (_, leader) = cluster.leader().await;
     propose(&leader, 0, 2).await;
     cluster.converge(2).await;
-    let edge = PeerIdentity { roles: [PeerRole::Edge].into(), ..identity(NodeId(2)) };
+    let edge = PeerIdentity { roles: [PeerRole::Edge].into(), ..cluster.identity(2) };
     let request = SnapshotRequest { group: group_id().0, from: replica(2).0, to: replica(1).0 };
     assert!(client(&cluster, edge.clone()).fetch_snapshot(request).await.is_err());
-    let mut chunks = client(&cluster, identity(NodeId(2))).fetch_snapshot(request).await.unwrap().into_inner();
+    let mut chunks = client(&cluster, cluster.identity(2)).fetch_snapshot(request).await.unwrap().into_inner();
     assert!(matches!(chunks.message().await.unwrap().unwrap().body, Some(Chunk::Begin(_))));
 
     let begin = SnapshotBegin {
@@ -119,7 +119,7 @@ async fn snapshots_are_checked_alike() {
     let answer = client(&cluster, edge).snapshot(stream()).await.unwrap().into_inner();
     assert_eq!(answer.error.unwrap().code, FORBIDDEN);
     // Ends without an end: nothing is installed.
-    let answer = client(&cluster, identity(NodeId(2))).snapshot(stream()).await.unwrap().into_inner();
+    let answer = client(&cluster, cluster.identity(2)).snapshot(stream()).await.unwrap().into_inner();
     assert!(answer.error.is_some());
     assert_eq!(cluster.tally(1).count, 2);
     assert!(cluster.group(1).status().term < Term(99));
@@ -161,7 +161,7 @@ async fn mutual_tls_carries_raft() {
     use marchland_storage::log::{LogOptions, SharedLog};
     let authority = make_authority("test").unwrap();
     let security = |node: NodeId| {
-        let (certificate, key) = make_node_certificate(&authority, &identity(node)).unwrap();
+        let (certificate, key) = make_node_certificate(&authority, &identity("test", node)).unwrap();
         let authority = authority.certificate_pem.as_bytes();
         ClusterSecurity::from_pem(authority, certificate.as_bytes(), key.as_bytes()).unwrap()
     };

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_raft::testkit::bench_group;
-use marchland_raft::{OpenError, ProposeError, Role};
+use marchland_raft::{NodeOptions, OpenError, ProposeError, Role};
 use marchland_storage::raft_log::RaftLog;
 use support::{Cluster, eventually, group_id, propose, replica};
 
 #[tokio::test]
 async fn groups_are_persisted_by_bytes_and_the_log_stays_small() {
-    let mut cluster = Cluster::default();
-    cluster.adjust = Some(|options| {
+    let adjust = |options: &mut NodeOptions| {
         options.limits.persist_bytes = 20_000;
         options.limits.kept_bytes = 5_000;
         options.timings.persist_check_ms = 20;
-    });
+    };
+    let mut cluster = Cluster { adjust: Some(adjust), ..Cluster::default() };
     cluster.boot().await;
     let (_, leader) = cluster.leader().await;
     for _ in 0..60 {
@@ -33,11 +33,11 @@ async fn groups_are_persisted_by_bytes_and_the_log_stays_small() {
 
 #[tokio::test]
 async fn an_idle_group_is_persisted_by_age() {
-    let mut cluster = Cluster::default();
-    cluster.adjust = Some(|options| {
+    let adjust = |options: &mut NodeOptions| {
         options.timings.persist_age_ms = 100;
         options.timings.persist_check_ms = 20;
-    });
+    };
+    let mut cluster = Cluster { adjust: Some(adjust), ..Cluster::default() };
     cluster.boot().await;
     let (_, leader) = cluster.leader().await;
     propose(&leader, 0, 3).await;
@@ -136,7 +136,7 @@ async fn many_groups_share_connections_and_disks() {
 async fn whatever_loses_power_every_acknowledged_command_is_there_once() {
     let mut cluster = Cluster::three().await;
     let mut count = 0;
-    for round in 0..6u64 {
+    for round in 0..3u64 {
         let (node, leader) = cluster.leader().await;
         propose(&leader, count, 10).await;
         count += 10;

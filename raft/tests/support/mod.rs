@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use marchland_proto::net::{ClusterSecurity, Listener, PeerIdentity, Role as PeerRole, TokioTransport, Transport, Tune};
 use marchland_raft::testkit::{Book, Counted, LocalNode, Tally, leader_of};
-use marchland_raft::{Group, NodeOptions, Role};
+use marchland_raft::{Group, NodeOptions, ProposeError, Role};
 use marchland_storage::disk::SimDisk;
 use marchland_storage::log::{LogOptions, SharedLog};
 use marchland_types::{GroupId, Incarnation, NodeId, ReplicaId, WorldId};
@@ -135,8 +136,9 @@ impl Transport for CutTransport {
     }
 }
 
-pub fn identity(node: NodeId) -> PeerIdentity {
-    PeerIdentity { cluster: "test".into(), node, roles: [PeerRole::Shard].into(), worlds: Some([WorldId(1)].into()) }
+/// The shard identity of a node.
+pub fn identity(cluster: &str, node: NodeId) -> PeerIdentity {
+    PeerIdentity { cluster: cluster.into(), node, roles: [PeerRole::Shard].into(), worlds: Some([WorldId(1)].into()) }
 }
 
 /// What survives a node's process: its disk, and its machines' own stores.
@@ -154,8 +156,9 @@ pub struct Running {
 }
 
 /// Nodes by number, running or not.
-#[derive(Default)]
 pub struct Cluster {
+    /// Its own: the port of a node that stopped may be the next one of a node of another test.
+    pub name: String,
     pub book: Arc<Book>,
     pub cuts: Cuts,
     pub names: Arc<Mutex<BTreeMap<String, NodeId>>>,
@@ -165,6 +168,8 @@ pub struct Cluster {
     pub adjust: Option<fn(&mut NodeOptions)>,
     pub padding_bytes: usize,
     pub reserve_bytes: u64,
+    /// Elects as fast as in production.
+    pub hasty: bool,
 }
 
 pub fn replica(node: u32) -> ReplicaId {
@@ -175,7 +180,30 @@ pub fn group_id() -> GroupId {
     marchland_raft::testkit::bench_group(1)
 }
 
+impl Default for Cluster {
+    fn default() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self {
+            name: format!("test-{}-{number}", std::process::id()),
+            book: Arc::default(),
+            cuts: Cuts::default(),
+            names: Arc::default(),
+            folders: BTreeMap::new(),
+            running: BTreeMap::new(),
+            adjust: None,
+            padding_bytes: 0,
+            reserve_bytes: 0,
+            hasty: false,
+        }
+    }
+}
+
 impl Cluster {
+    pub fn identity(&self, node: u32) -> PeerIdentity {
+        identity(&self.name, NodeId(node))
+    }
+
     pub fn transport(&self, node: u32) -> CutTransport {
         CutTransport { node: NodeId(node), cuts: self.cuts.clone(), book: self.names.clone() }
     }
@@ -192,10 +220,16 @@ impl Cluster {
         let (log, writer) = SharedLog::open(disk, Path::new("/log"), options).expect("the log opens");
         let writer = tokio::spawn(writer.run_task(|| Duration::from_micros(200))).abort_handle();
         let mut options = NodeOptions::new(NodeId(node), incarnation, self.book.clone());
+        if !self.hasty {
+            // Tests run beside other tests: a replica that is starved for half a second is not to be replaced.
+            options.timings.heartbeat_ms = 300;
+            options.timings.election_ms = 800;
+            options.timings.election_step_ms = 100;
+        }
         if let Some(adjust) = self.adjust {
             adjust(&mut options);
         }
-        let security = ClusterSecurity::simulated(identity(NodeId(node)));
+        let security = ClusterSecurity::simulated(self.identity(node));
         let transport = self.transport(node);
         let local = LocalNode::start(options, &self.book, &transport, &security, log.clone(), "127.0.0.1:0").await.unwrap();
         self.running.insert(node, Running { local, machines: BTreeMap::new(), log, writer });
@@ -244,7 +278,10 @@ impl Cluster {
 
     /// The leader and its node.
     pub async fn leader(&self) -> (u32, Group) {
-        let leader = leader_of(&self.groups(), Duration::from_secs(30)).await.expect("a leader within 30 s");
+        let Some(leader) = leader_of(&self.groups(), Duration::from_secs(30)).await else {
+            let all: Vec<_> = self.groups().iter().map(Group::status).collect();
+            panic!("no leader within 30 s: {all:#?}");
+        };
         (leader.status().leader.expect("it knows itself").node().0, leader)
     }
 
@@ -289,7 +326,15 @@ impl Cluster {
 /// Proposes numbered commands one after another.
 pub async fn propose(group: &Group, from: u64, count: u64) {
     for number in from..from + count {
-        let done = group.propose(Bytes::copy_from_slice(&number.to_le_bytes())).await.expect("committed");
+        let command = Bytes::copy_from_slice(&number.to_le_bytes());
+        let done = loop {
+            match group.propose(command.clone()).await {
+                Ok(done) => break done,
+                // A machine that is busy with other things; nothing was done.
+                Err(ProposeError::Refused { .. }) => tokio::time::sleep(Duration::from_millis(20)).await,
+                Err(error) => panic!("not committed: {error}"),
+            }
+        };
         assert_eq!(done.answer, Bytes::copy_from_slice(&(number + 1).to_le_bytes()), "counted once");
     }
 }
