@@ -181,7 +181,7 @@ pub struct StorageConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { segment_mb: 32, retain_mb: 512, reserve_mb: 256, checkpoint_log_mb: 32, keyed_cache_mb: 32 }
+        Self { segment_mb: 32, retain_mb: 512, reserve_mb: 256, checkpoint_log_mb: 2, keyed_cache_mb: 32 }
     }
 }
 
@@ -291,10 +291,10 @@ impl NodeConfig {
         check(nodes.len() % 2 == 1, "members must be an odd number: an even one survives no more failures and costs more")?;
         check(!self.is_shard() || nodes.contains(&self.node), "node has the role shard but is not among members")?;
         let raft = &self.raft;
-        check(raft.heartbeat_ms >= 10, "raft.heartbeat_ms must be at least 10")?;
+        check(raft.heartbeat_ms >= 30, "raft.heartbeat_ms must be at least 30")?;
         check(
-            raft.election_ms > raft.heartbeat_ms * 2 + raft.heartbeat_ms / 4,
-            "raft.election_ms must exceed twice raft.heartbeat_ms and a quarter",
+            raft.election_ms >= raft.heartbeat_ms * 2,
+            "raft.election_ms must be at least twice raft.heartbeat_ms",
         )?;
         check(raft.election_step_ms >= 1, "raft.election_step_ms must be at least 1")?;
         let storage = &self.storage;

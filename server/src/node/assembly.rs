@@ -188,7 +188,12 @@ impl NodeSettings {
                 election_step_ms: config.raft.election_step_ms,
                 ..Timings::default()
             },
-            limits: Limits { persist_bytes: mb(config.storage.checkpoint_log_mb), ..Limits::default() },
+            limits: Limits {
+                persist_bytes: mb(config.storage.checkpoint_log_mb),
+                // A replica that lags further is sent a checkpoint, which is as small.
+                kept_bytes: mb(1),
+                ..Limits::default()
+            },
             edge_workers: match config.edge.threads {
                 0 => (cores / 2).max(1),
                 threads => threads,

@@ -36,17 +36,25 @@ pub fn main(args: NodeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     init_tracing();
-    // Raft, gRPC and HTTP share two threads; regions and players' sockets have their own.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("cluster")
-        .enable_all()
-        .build()
-        .context("can not start the runtime")?;
+    let runtime = runtime().context("can not start the runtime")?;
     let code = runtime.block_on(run(config));
     // Whatever still runs has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+/// Raft, gRPC and HTTP; regions and players' sockets have threads of their own. On a small machine one thread does it all:
+/// a commit passes through a dozen tasks, and waking them on another processor would cost more than their work.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    match cores / 4 {
+        0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        workers => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("cluster")
+            .enable_all()
+            .build(),
+    }
 }
 
 async fn run(config: NodeConfig) -> anyhow::Result<ExitCode> {
