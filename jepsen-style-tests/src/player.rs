@@ -317,7 +317,7 @@ impl Player {
             Some(way) if length(way) < REACH_M && dice < 60 => return act(Op::Gather, action::GATHER, Vec::new()),
             // Straight at it three times of four, else on as before: walls are walked around by chance.
             Some(way) if length(way) >= REACH_M && dice < 80 => self.heading = (way.0 / length(way), way.1 / length(way)),
-            _ if dice % 10 == 0 => {
+            _ if dice.is_multiple_of(10) => {
                 let turn = self.below(628) as f32 / 100.0;
                 self.heading = (turn.cos(), turn.sin());
             }

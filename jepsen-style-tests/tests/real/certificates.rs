@@ -120,15 +120,10 @@ async fn vote(address: &str, security: &ClusterSecurity) -> anyhow::Result<Strin
         match answers.message().await {
             Err(status) => Ok(status.to_string()),
             Ok(None) => Ok("the stream was ended".into()),
-            Ok(Some(batch)) => {
-                for envelope in batch.envelopes {
-                    match envelope.body {
-                        Some(raft_envelope::Body::Error(error)) => return Ok(format!("code {}: {}", error.code, error.reason)),
-                        other => bail!("it was answered: {other:?}"),
-                    }
-                }
-                Ok("an empty answer".into())
-            }
+            Ok(Some(batch)) => match batch.envelopes.into_iter().next().and_then(|envelope| envelope.body) {
+                Some(raft_envelope::Body::Error(error)) => Ok(format!("code {}: {}", error.code, error.reason)),
+                other => bail!("it was answered: {other:?}"),
+            },
         }
     };
     let answer = timeout(ANSWER_WITHIN, call).await.context("neither an answer nor a refusal")??;

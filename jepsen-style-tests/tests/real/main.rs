@@ -30,6 +30,7 @@ const TESTS: &[Test] = &[
     ("power_cut: nothing acknowledged is lost when every node loses power at once", |scene| Box::pin(power_cut::run(scene))),
     ("planted_divergence: verify finds a replica that differs", |scene| Box::pin(plants::divergence(scene))),
     ("planted_duplicate: verify finds an item that is there twice", |scene| Box::pin(plants::duplicate(scene))),
+    ("planted_rollback: players find a world that went back", |scene| Box::pin(plants::rollback(scene))),
     ("stall: a reader that stalls for five seconds is up to date when it returns", |scene| Box::pin(stall::run(scene))),
     ("certificates: wrong peers get nothing", |scene| Box::pin(certificates::run(scene))),
     ("rubbish: random bytes at every port crash nothing", |scene| Box::pin(rubbish::run(scene))),

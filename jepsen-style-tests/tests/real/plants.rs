@@ -1,9 +1,12 @@
-//! What is damaged on purpose is found by `marchland verify`, the command itself: report and exit code.
+//! What is damaged on purpose is found: by `marchland verify`, the command itself, report and exit code; and a world that went back
+//! by what players remember, because every replica of it is sound.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use marchland_admin::verify::VerifyReport;
+use marchland_jepsen::checker::check;
 use marchland_jepsen::cluster::{Cluster, REGION};
 use marchland_jepsen::plant;
 use marchland_proto::cluster::DeliverRequest;
@@ -103,4 +106,49 @@ async fn smuggle(cluster: &Cluster, item: u64) -> anyhow::Result<()> {
         answers.push(answer);
     }
     bail!("nobody took the message: {answers:?}")
+}
+
+/// Every node gets the disk back that it had before anybody played: the replicas agree, and the players know better.
+pub async fn rollback(scene: &Scene) -> anyhow::Result<Outcome> {
+    let mut cluster = scene.cluster(&[])?;
+    cluster.start().await?;
+    cluster.stop().await?;
+    for node in 1..=3 {
+        copy(&cluster.node_data(node), &before(&cluster, node))?;
+    }
+    cluster.start().await?;
+    let load = Load::start(&cluster, PLAYERS, &scene.folder.join("history.jsonl"))?;
+    sleep(Duration::from_secs(4)).await;
+    load.fault("every disk as it was before");
+    cluster.kill_all().await?;
+    for node in 1..=3 {
+        std::fs::remove_dir_all(cluster.node_data(node))?;
+        std::fs::rename(before(&cluster, node), cluster.node_data(node))?;
+    }
+    cluster.start().await?;
+    sleep(Duration::from_secs(4)).await;
+    ensure!(verdict(scene, &cluster, 0).await?.sound(), "this damage is not for replicas to see");
+    let found = check(&load.history.events(), &cluster.at_the_end().await?, &[]).violations;
+    let lost = found.iter().filter(|violation| violation.contains("commands are lost")).count();
+    ensure!(lost > 0, "nobody noticed: {found:?}");
+    cluster.stop().await?;
+    Ok(Outcome::Shown(format!("{} contradictions, {lost} players whose commands were lost", found.len())))
+}
+
+fn before(cluster: &Cluster, node: u32) -> PathBuf {
+    cluster.node_data(node).with_extension("before")
+}
+
+fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }
