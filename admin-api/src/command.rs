@@ -162,7 +162,7 @@ fn put<T: Serialize>(out: &mut impl Write, json: bool, answer: &T, people: fn(&T
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(head.iter().copied());
+    table.load_style(presets::NOTHING).set_header(head.iter().copied());
     table
 }
 
@@ -220,6 +220,7 @@ fn overview(view: &ClusterView) -> String {
             &status.version,
         ]);
         for group in &status.groups {
+            let ticks = group.time_rate > 0;
             let mut remarks: Vec<&str> = Vec::new();
             remarks.extend(group.owner.then_some("owner"));
             remarks.extend(group.diverged.then_some("DIVERGED"));
@@ -229,8 +230,8 @@ fn overview(view: &ClusterView) -> String {
                 &group.replica,
                 &group.role,
                 &group.term.to_string(),
-                &group.tick.to_string(),
-                &format!("{} %", group.time_rate),
+                &if ticks { group.tick.to_string() } else { "–".into() },
+                &if ticks { format!("{} %", group.time_rate) } else { "–".into() },
                 &group.sessions.to_string(),
                 &group.entities.to_string(),
                 &group.applied_index.to_string(),

@@ -72,9 +72,11 @@ impl ReadyNode {
 pub struct Binary(PathBuf);
 
 impl Binary {
-    /// `MARCHLAND_BIN` if it is set, else the one that was built with the tests.
+    /// `MARCHLAND_BIN` if it is set, else the one that was built with the tests. A relative path is taken from the workspace's
+    /// folder: that is where people are when they write it, and not where cargo runs tests.
     pub fn find(built: &str) -> anyhow::Result<Self> {
-        let path = std::env::var_os("MARCHLAND_BIN").map_or_else(|| PathBuf::from(built), PathBuf::from);
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let path = std::env::var_os("MARCHLAND_BIN").map_or_else(|| PathBuf::from(built), |path| workspace.join(path));
         ensure!(path.is_file(), "{} is not there", path.display());
         Ok(Self(path))
     }

@@ -5,6 +5,7 @@
 //!
 //! - `MARCHLAND_ROUNDS`: kills and power cuts (2);
 //! - `MARCHLAND_RUBBISH_BYTES`: random bytes for each port (65,536);
+//! - `MARCHLAND_ROOT_TESTS=1`: power cuts, which mount file systems and need root;
 //! - `MARCHLAND_BIN`: another binary, for example one built for release;
 //! - `MARCHLAND_KEEP=1`: keep what the nodes left.
 

@@ -79,7 +79,8 @@ async function refresh() {
   const there = nodes.filter((n) => n.status);
   const players = there.reduce((sum, n) => sum + n.status.clients, 0);
   const trouble = nodes.length - there.filter((n) => n.status.ready).length;
-  return `${nodes.length} nodes${trouble ? `, ${trouble} not ready` : ''} · ${committed.size} groups · ${players} players`;
+  const scope = own.members.length ? `${nodes.length} nodes` : `node ${own.node} alone`;
+  return `${scope}${trouble ? `, ${trouble} not ready` : ''} · ${committed.size} groups · ${players} players`;
 }
 
 async function run() {
