@@ -112,6 +112,9 @@ pub struct MemberConfig {
     pub grpc: String,
     /// Its address for players, as they reach it.
     pub ws: String,
+    /// Its pages, `http://host:port`, as operators' browsers reach them. With them one dashboard shows every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
 }
 
 /// The world that this cluster runs.
@@ -292,10 +295,7 @@ impl NodeConfig {
         check(!self.is_shard() || nodes.contains(&self.node), "node has the role shard but is not among members")?;
         let raft = &self.raft;
         check(raft.heartbeat_ms >= 30, "raft.heartbeat_ms must be at least 30")?;
-        check(
-            raft.election_ms >= raft.heartbeat_ms * 2,
-            "raft.election_ms must be at least twice raft.heartbeat_ms",
-        )?;
+        check(raft.election_ms >= raft.heartbeat_ms * 2, "raft.election_ms must be at least twice raft.heartbeat_ms")?;
         check(raft.election_step_ms >= 1, "raft.election_step_ms must be at least 1")?;
         let storage = &self.storage;
         check((1..=1024).contains(&storage.segment_mb), "storage.segment_mb must be between 1 and 1024")?;

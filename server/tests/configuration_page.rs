@@ -74,7 +74,7 @@ fn fullest() -> NodeConfig {
     config.edge.tls = Some(EdgeTlsConfig { certificate: "c".into(), key: "k".into() });
     config.admin = Some(AdminConfig { token_file: "t".into() });
     config.development = Some(DevelopmentConfig { token_key: "t".into() });
-    config.members.push(MemberConfig { node: 2, grpc: "g".into(), ws: "w".into() });
+    config.members.push(MemberConfig { node: 2, grpc: "g".into(), ws: "w".into(), http: Some("h".into()) });
     config
 }
 

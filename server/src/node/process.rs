@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use marchland_admin::MemberPages;
 use marchland_proto::net::ClusterSecurity;
 
 use super::admin::Pages;
@@ -49,11 +50,9 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     match cores / 4 {
         0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
-        workers => tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(workers)
-            .thread_name("cluster")
-            .enable_all()
-            .build(),
+        workers => {
+            tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_name("cluster").enable_all().build()
+        }
     }
 }
 
@@ -117,7 +116,11 @@ fn pages(config: &NodeConfig, metrics: metrics_exporter_prometheus::PrometheusHa
         world: config.world_id(),
         world_name: config.world.name.clone(),
         ws: own.map_or_else(|| format!("ws://{}", config.listen.ws), |m| m.ws.clone()),
-        members: Vec::new(),
+        members: config
+            .members
+            .iter()
+            .filter_map(|member| Some(MemberPages { node: member.node, http: member.http.clone()? }))
+            .collect(),
     })
 }
 

@@ -202,6 +202,7 @@ fn member(cluster: &ClusterFile, k: u32, tls: bool) -> MemberConfig {
         node: k,
         grpc: format!("127.0.0.1:{}", port(100)),
         ws: format!("{}://127.0.0.1:{}", if tls { "wss" } else { "ws" }, port(300)),
+        http: Some(format!("http://127.0.0.1:{}", port(200))),
     }
 }
 
