@@ -80,6 +80,8 @@ struct Link {
     fresh: BTreeSet<CellId>,
     /// Sessions of which it has no view yet.
     fresh_sessions: BTreeSet<CharacterId>,
+    /// It was told to start over and has not done so: what it says until then was said before it knew.
+    unaware: bool,
 }
 
 impl Link {
@@ -119,6 +121,7 @@ impl Hub {
             sessions: BTreeSet::new(),
             fresh: BTreeSet::new(),
             fresh_sessions: BTreeSet::new(),
+            unaware: false,
         };
         self.links.insert(edge, link);
     }
@@ -132,12 +135,19 @@ impl Hub {
     /// The edge starts over.
     pub fn reset(&mut self, edge: EdgeId) {
         let Some(link) = self.links.get_mut(&edge) else { return };
+        link.unaware = false;
         link.cells.clear();
         link.fresh.clear();
         link.fresh_sessions.clear();
         for character in std::mem::take(&mut link.sessions) {
             forget(&mut self.watchers, character, edge);
         }
+    }
+
+    /// Whether the edge was told to start over and has not done so yet. Inputs that it had sent by then come after others
+    /// that were lost: taken, they would be gaps.
+    pub fn is_unaware(&self, edge: EdgeId) -> bool {
+        self.links.get(&edge).is_none_or(|link| link.unaware)
     }
 
     /// The edge wants cells; a full view of each follows.
@@ -198,6 +208,7 @@ impl Hub {
     pub fn tell_gone(&mut self, edge: EdgeId, leader: Option<ReplicaId>) {
         self.reset(edge);
         let Some(link) = self.links.get_mut(&edge) else { return };
+        link.unaware = true;
         let batch = RegionBatch {
             group: self.group.0,
             region: self.region.0,
@@ -223,7 +234,7 @@ impl Hub {
     /// Sends every edge its part of a tick.
     pub fn publish(&mut self, stamp: Stamp, changes: TickChanges, source: &impl ViewSource) {
         let answered: Vec<_> = changes.attached.iter().map(|a| (CharacterId(a.character), a.clone())).collect();
-        let ended: Vec<_> = changes.ended.iter().map(|e| (CharacterId(e.character), e.clone())).collect();
+        let ended: Vec<_> = changes.ended.iter().map(|e| (CharacterId(e.character), *e)).collect();
         let parts = cell_parts(&changes);
         let mut own: BTreeMap<EdgeId, BytesMut> = BTreeMap::new();
         for state in &changes.own {
@@ -245,7 +256,7 @@ impl Hub {
             let here = |c: u64| link.sessions.contains(&CharacterId(c));
             batch.sessions = changes.sessions.iter().filter(|s| here(s.character)).cloned().collect();
             batch.attached = answered.iter().filter(|(c, _)| here(c.0)).map(|(_, a)| a.clone()).collect();
-            batch.ended = ended.iter().filter(|(c, _)| here(c.0)).map(|(_, e)| e.clone()).collect();
+            batch.ended = ended.iter().filter(|(c, _)| here(c.0)).map(|(_, e)| *e).collect();
             let owed = (std::mem::take(&mut link.fresh), std::mem::take(&mut link.fresh_sessions));
             view_into(&mut batch, &owed.0, &owed.1, source);
             match link.out.try_send(NodeToEdge { regions: vec![batch] }) {

@@ -359,6 +359,11 @@ impl<G: Game> Replica<G> {
         if message.reset {
             self.hub.reset(edge);
         }
+        if self.hub.is_unaware(edge) {
+            // Farewells are said once, and are true whenever they come.
+            message.detaches.into_iter().for_each(|order| self.backlog.detach(order));
+            return;
+        }
         self.hub.unsubscribe(edge, message.unsubscribe.into_iter().map(CellId::unpack));
         self.hub.subscribe(edge, message.subscribe.into_iter().map(CellId::unpack));
         for character in message.unwatch_sessions {

@@ -60,6 +60,19 @@ fn a_subscription_begins_with_a_full_view_and_goes_on_with_changes() {
 }
 
 #[test]
+fn an_edge_that_was_told_to_start_over_is_not_listened_to_until_it_does() {
+    let mut hub = hub();
+    let (out, _batches) = mpsc::channel(EDGE_BATCHES_MAX);
+    assert!(hub.is_unaware(EdgeId(1)), "it is not there");
+    hub.join(EdgeId(1), out);
+    assert!(!hub.is_unaware(EdgeId(1)));
+    hub.gone(None);
+    assert!(hub.is_unaware(EdgeId(1)));
+    hub.reset(EdgeId(1));
+    assert!(!hub.is_unaware(EdgeId(1)));
+}
+
+#[test]
 fn an_edge_that_does_not_read_costs_no_memory_and_gets_a_full_view_afterwards() {
     let mut hub = hub();
     let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
@@ -87,7 +100,8 @@ fn two_edges_share_what_both_follow_and_each_gets_its_own_sessions() {
         hub.watch(EdgeId(edge), CharacterId(character));
     }
     hub.publish(stamp(1), TickChanges::default(), &Place);
-    (next(&mut a), next(&mut b));
+    next(&mut a);
+    next(&mut b);
     let mut changes = walk(7, 1, None);
     changes.own = [10, 20, 30].map(|character| OwnState { character, ..OwnState::default() }).to_vec();
     hub.publish(stamp(2), changes, &Place);

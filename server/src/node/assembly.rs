@@ -358,7 +358,7 @@ impl<S: Seams> Node<S> {
                 workers: settings.edge_workers,
                 limits: settings.edge_limits.clone(),
                 session: SessionConfig::of_world(&settings.world_name),
-                interest: settings.interest.clone(),
+                interest: settings.interest,
                 tls: settings.edge_tls.clone(),
                 other_edges: others.collect(),
                 ..EdgeOptions::of_world(&listen, settings.world, &settings.world_name, nodes)

@@ -5,7 +5,7 @@
 //! stop    edge (clients are told) → groups persisted → raft → cluster port → log → data folder
 //! ```
 //!
-//! [`Node`] is generic over its [`Seams`]; what production adds (threads, HTTP, signals) is in [`process`].
+//! [`Node`] is generic over its [`crate::seams::Seams`]; what production adds (threads, HTTP, signals) is in `process.rs`.
 
 mod admin;
 mod assembly;
