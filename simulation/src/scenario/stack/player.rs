@@ -12,6 +12,7 @@ use marchland_edge::client::{ClientError, ClientOptions, Heard, Login, PlayerCli
 use marchland_proto::client::{Action, Move, Reply, input::What};
 use marchland_proto::codes::Code;
 use marchland_router_core::SignInToken;
+use marchland_types::limits::LINGER_MS;
 use marchland_types::seam::Clock;
 use marchland_types::{CommandSeq, ItemId, RegionId, ReplySeq, Tick};
 use prost::Message;
@@ -30,6 +31,8 @@ use crate::world::Boot;
 const INPUT_EVERY_MS: u32 = 100;
 /// Time within which a connection must be made and joined; the edge has its own, shorter deadlines.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// A session without a client lingers for longer than this.
+const SESSION_LASTS: Duration = Duration::from_millis(LINGER_MS - 3_000);
 /// Between two attempts.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -108,7 +111,10 @@ pub(super) async fn play(person: u64, boot: Boot, notes: Rc<Notes>, random: Pcg6
             }
         };
         match (&mut login, refused) {
-            (_, Some(Code::BadResume | Code::Superseded)) => login = sign_in.clone(),
+            (_, Some(code @ (Code::BadResume | Code::Superseded))) => {
+                player.session_lost(code);
+                login = sign_in.clone();
+            }
             (Login::Resume(key), _) => key.attach_number += 1,
             (Login::SignIn { .. }, _) => {}
         }
@@ -148,6 +154,15 @@ impl Player {
         };
         trace_line!("{who} lost its connection: {error}");
         error
+    }
+
+    /// A session lasts longer than any fault of a plan: nobody may have to sign in again.
+    fn session_lost(&self, code: Code) {
+        let silent = self.notes.last_frame.get().map(|at| at.elapsed());
+        if let Some(silent) = silent.filter(|silent| *silent < SESSION_LASTS) {
+            let what = format!("{:?} lost its session ({code:?}) {silent:?} after its last frame", self.notes.client.get());
+            oracle::report(Violation::new("session-kept", what));
+        }
     }
 
     fn saw(&self, client: ClientId, connection: &mut PlayerClient<SimStream>) {
