@@ -424,7 +424,8 @@ impl RegionView {
         let revision = self.revision;
         let hot = &mut self.hot[slot as usize];
         let facts = &mut self.facts[slot as usize];
-        let look = if record.look.len() <= LOOK_MAX_BYTES { record.look.clone() } else { Bytes::new() };
+        // Copied: a slice would keep the whole batch in memory for as long as the entity looks like this.
+        let look = if record.look.len() <= LOOK_MAX_BYTES { Bytes::copy_from_slice(&record.look) } else { Bytes::new() };
         if hot.present() {
             if hot.at != at || hot.yaw != record.yaw as u8 {
                 if hot.at[1] != at[1] {
