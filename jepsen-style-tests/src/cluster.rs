@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::checker::{AtTheEnd, SessionAtTheEnd};
 
-/// Longest time from the start to the ready file.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+/// Longest time from the start to the ready file: longer than `up` itself waits, because it can say more.
+const READY_WITHIN: Duration = Duration::from_secs(75);
 /// Longest time for a clean stop.
 const STOP_WITHIN: Duration = Duration::from_secs(40);
 /// Longest time for a killed process to be gone.

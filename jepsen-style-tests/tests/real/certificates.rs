@@ -34,22 +34,30 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let nobody = without_certificate(&address).await?;
     shown.push(format!("no TLS: {nobody}"));
 
+    let (stranger, name) = (make_authority(&name)?, name.as_str());
     let cases = [
-        ("another authority", make_authority(&name)?, name.as_str(), Role::Shard, 1),
-        ("another cluster", ours.clone(), "elsewhere", Role::Shard, 1),
-        ("an edge sending raft", ours.clone(), name.as_str(), Role::Edge, 1),
-        ("another world's node sending raft", ours.clone(), name.as_str(), Role::Shard, 2),
-        ("an admin sending raft", ours.clone(), name.as_str(), Role::Admin, 1),
+        ("another authority", &stranger, name, Role::Shard, 1, ""),
+        ("another cluster", &ours, "elsewhere", Role::Shard, 1, "peer is of cluster"),
+        ("an edge sending raft", &ours, name, Role::Edge, 1, "may not speak raft"),
+        ("another world's node sending raft", &ours, name, Role::Shard, 2, "may not speak raft"),
+        ("an admin sending raft", &ours, name, Role::Admin, 1, "may not speak raft"),
     ];
-    for (what, authority, cluster_name, role, world) in cases {
-        let security = security(&ours, &authority, cluster_name, role, world)?;
+    for (what, authority, cluster_name, role, world, says) in cases {
+        let security = security(&ours, authority, cluster_name, role, world)?;
         let reason = vote(&address, &security).await.with_context(|| what.to_owned())?;
+        ensure!(reason.contains(says), "{what}: does not say {says:?}: {reason}");
         shown.push(format!("{what}: {reason}"));
+    }
+    // A stranger's handshake ends in an alert or with the connection, and the caller refuses the second by itself. What the node
+    // says of both is what its operator sees.
+    let said = std::fs::read_to_string(cluster.data().join("node-1/node.log"))?;
+    for says in ["invalid peer certificate", "peer is of cluster \"elsewhere\""] {
+        ensure!(said.contains(says), "the node does not say {says:?}:\n{}", cluster.last_words());
     }
 
     // A node's certificate with the right token, and the right certificate with another token.
     let good = AdminEndpoint::from_ready_file(&cluster.ready_file())?;
-    let as_node = AdminEndpoint { security: security(&ours, &ours, &name, Role::Shard, 1)?, ..good.clone() };
+    let as_node = AdminEndpoint { security: security(&ours, &ours, name, Role::Shard, 1)?, ..good.clone() };
     let as_guesser = AdminEndpoint { token: "0".repeat(64), ..good };
     for (what, endpoint) in [("a node asking for status", as_node), ("a wrong admin token", as_guesser)] {
         match endpoint.connect(&TokioTransport)?.nodes[0].status().await {
@@ -115,10 +123,10 @@ async fn vote(address: &str, security: &ClusterSecurity) -> anyhow::Result<Strin
     let call = async {
         let mut answers = match client.control(tokio_stream::wrappers::ReceiverStream::new(batches)).await {
             Ok(answers) => answers.into_inner(),
-            Err(status) => return anyhow::Ok(status.to_string()),
+            Err(status) => return anyhow::Ok(innermost(&status)),
         };
         match answers.message().await {
-            Err(status) => Ok(status.to_string()),
+            Err(status) => Ok(innermost(&status)),
             Ok(None) => Ok("the stream was ended".into()),
             Ok(Some(batch)) => match batch.envelopes.into_iter().next().and_then(|envelope| envelope.body) {
                 Some(raft_envelope::Body::Error(error)) => Ok(format!("code {}: {}", error.code, error.reason)),
@@ -126,9 +134,18 @@ async fn vote(address: &str, security: &ClusterSecurity) -> anyhow::Result<Strin
             },
         }
     };
-    let answer = timeout(ANSWER_WITHIN, call).await.context("neither an answer nor a refusal")??;
+    let answer = timeout(ANSWER_WITHIN, call).await.context("neither an answer nor a refusal")?;
     drop(keep);
-    Ok(answer.chars().take(120).collect())
+    answer
+}
+
+/// The cause at the bottom: what the others say is only that something failed.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(cause) = error.source() {
+        error = cause;
+    }
+    error.to_string()
 }
 
 /// Speaks HTTP/2 without TLS: the connection must be closed without an answer in it.
