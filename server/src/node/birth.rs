@@ -43,6 +43,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const TELL_EVERY: u32 = 100;
 /// How long one registration is tried before it is begun again.
 const REGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// Pause after the directory refused to make the world: it will again, until the configuration is changed.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Pause between two registrations that found no leader.
 const REGISTER_PAUSE: Duration = Duration::from_secs(1);
 
@@ -158,7 +160,11 @@ pub(super) async fn found<K: KeyedStore, C: Clock>(service: Arc<DirectoryService
             Ok(None) if matches!(role, Role::Leader(_)) => {
                 // Two leaders may both try: the first one makes it.
                 match service.order(Body::Genesis(genesis.clone())).await {
-                    Ok(answer) => tracing::info!(code = answer.code, reason = answer.reason, "the world is made"),
+                    Ok(answer) if answer.code == 0 => tracing::info!("the world is made"),
+                    Ok(answer) => {
+                        tracing::error!(code = answer.code, reason = answer.reason, "the world can not be made as configured");
+                        sleep(REFUSED_PAUSE).await;
+                    }
                     Err(error) => tracing::warn!(%error, "the world could not be made yet"),
                 }
             }
