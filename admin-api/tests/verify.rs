@@ -66,8 +66,21 @@ async fn a_replica_that_was_found_out_and_shows_nothing_is_divergent() {
     let mut nodes = three(&world());
     nodes[0].diverged = true;
     *nodes[0].late.lock().unwrap() = u32::MAX;
-    let report = verdict(nodes, 5_000).await.unwrap();
+    let report = verdict(nodes, 1_000).await.unwrap();
     assert_eq!((report.divergent, report.reported), (1, 1));
+}
+
+#[tokio::test]
+async fn a_late_replica_is_waited_for_even_when_it_is_reported() {
+    // The owner is the odd one, and the others say that they differ from it.
+    let mut nodes = three(&world());
+    nodes[0].plant = |s| s.state_hash += 1;
+    nodes[1].diverged = true;
+    nodes[2].diverged = true;
+    *nodes[2].late.lock().unwrap() = 3;
+    let report = verdict(nodes, 5_000).await.unwrap();
+    assert_eq!((report.divergent, report.reported), (1, 2));
+    assert_eq!(report.divergences[0].replica, "1.1");
 }
 
 #[tokio::test]

@@ -188,9 +188,10 @@ async fn look_at(
         let reply = node.inspect(group, cut).await?;
         match reply.code {
             INSPECTED => return Ok(ReplicaAnswer { replica, state: Some(reply), reported: *reported }),
+            // One that is merely late is waited for, also when it is reported: perhaps it was the owner that was wrong.
+            NOT_REACHED if fault.is_empty() && Instant::now() + PAUSE < end => sleep(PAUSE).await,
             // It was found out and waits to be rebuilt: it has no state at this cut, and needs none to be wrong.
             NO_SUCH_REPLICA | NOT_REACHED if *reported => return Ok(ReplicaAnswer { replica, state: None, reported: true }),
-            NOT_REACHED if fault.is_empty() && Instant::now() + PAUSE < end => sleep(PAUSE).await,
             NOT_REACHED if fault.is_empty() => return Err(unseen(format!("has not reached cut {cut}"))),
             NOT_REACHED => return Err(unseen(format!("has stopped: {fault}"))),
             code => return Err(unseen(format!("code {code}, {}", reply.reason))),

@@ -21,6 +21,8 @@ use tokio::time::timeout;
 use crate::scene::{Outcome, Scene};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Would depose every leader. Elections of the cluster's own never come so far.
+const FORGED_TERM: u64 = 1_000_000;
 
 pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let mut cluster = scene.cluster(&[])?;
@@ -28,7 +30,6 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let ours = authority(&cluster.data())?;
     let name = cluster_name(&cluster)?;
     let address = cluster.ready()?.nodes[0].grpc.clone();
-    let term = term(&cluster).await?;
     let mut shown = Vec::new();
 
     let nobody = without_certificate(&address).await?;
@@ -65,7 +66,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
             other => bail!("{what}: {other:?}"),
         }
     }
-    ensure!(self::term(&cluster).await? == term, "somebody's vote was counted");
+    ensure!(term(&cluster).await? < FORGED_TERM, "somebody's vote was counted");
     cluster.unharmed()?;
     ensure!(cluster.verify().await?.sound(), "the world is damaged");
     cluster.stop().await?;
@@ -112,7 +113,7 @@ async fn term(cluster: &Cluster) -> anyhow::Result<u64> {
 /// Asks for a vote with a term that would depose every leader. Returns how it was refused.
 async fn vote(address: &str, security: &ClusterSecurity) -> anyhow::Result<String> {
     let (from, to) = (ReplicaId::new(NodeId(3), Incarnation(1)), ReplicaId::new(NodeId(1), Incarnation(1)));
-    let vote = RaftVoteId { term: 1_000_000, replica: from.0, committed: false };
+    let vote = RaftVoteId { term: FORGED_TERM, replica: from.0, committed: false };
     let body = raft_envelope::Body::Vote(RaftVote { vote: Some(vote), last: None, pre: false, transfer: true });
     let envelope = RaftEnvelope { group: REGION.0, request: 1, body: Some(body) };
     let batch = RaftBatch { from: from.0, to: to.0, envelopes: vec![envelope] };
