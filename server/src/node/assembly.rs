@@ -191,7 +191,7 @@ impl NodeSettings {
             limits: Limits {
                 persist_bytes: mb(config.storage.checkpoint_log_mb),
                 // A replica that lags further is sent a checkpoint, which is as small.
-                kept_bytes: mb(1),
+                kept_bytes: mb(1) / 2,
                 ..Limits::default()
             },
             edge_workers: match config.edge.threads {

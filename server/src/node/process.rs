@@ -37,11 +37,24 @@ pub fn main(args: NodeArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     init_tracing();
+    give_memory_back();
     let runtime = runtime().context("can not start the runtime")?;
     let code = runtime.block_on(run(config));
     // Whatever still runs has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+/// Tells the allocator to keep less for later. Buffers of a tick are made on one thread and dropped on another, which by
+/// default leaves every thread with a heap of its own that only grows: measured, a third of a crowd's memory.
+fn give_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    for (option, value) in [(libc::M_ARENA_MAX, 2), (libc::M_TRIM_THRESHOLD, 256 * 1024), (libc::M_MMAP_THRESHOLD, 128 * 1024)] {
+        // SAFETY: plain call; called before any other thread is started.
+        if unsafe { libc::mallopt(option, value) } == 0 {
+            tracing::warn!(option, value, "the allocator does not take an option");
+        }
+    }
 }
 
 /// Raft, gRPC and HTTP; regions and players' sockets have threads of their own. On a small machine one thread does it all:
