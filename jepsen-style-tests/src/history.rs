@@ -171,6 +171,12 @@ impl History {
         inner.events.push(event);
     }
 
+    /// How many facts there are of some sort.
+    pub fn count(&self, sort: impl Fn(&Fact) -> bool) -> usize {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.events.iter().filter(|event| sort(&event.fact)).count()
+    }
+
     /// Everything so far.
     #[must_use]
     pub fn events(&self) -> Vec<Event> {

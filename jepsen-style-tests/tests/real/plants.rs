@@ -8,6 +8,7 @@ use anyhow::{Context, bail, ensure};
 use marchland_admin::verify::VerifyReport;
 use marchland_jepsen::checker::check;
 use marchland_jepsen::cluster::{Cluster, REGION};
+use marchland_jepsen::history::Fact;
 use marchland_jepsen::plant;
 use marchland_proto::cluster::DeliverRequest;
 use marchland_proto::cluster::regions_client::RegionsClient;
@@ -118,7 +119,7 @@ pub async fn rollback(scene: &Scene) -> anyhow::Result<Outcome> {
     }
     cluster.start().await?;
     let load = Load::start(&cluster, PLAYERS, &scene.folder.join("history.jsonl"))?;
-    sleep(Duration::from_secs(4)).await;
+    load.until_acknowledged(8 * PLAYERS).await?;
     load.fault("every disk as it was before");
     cluster.kill_all().await?;
     for node in 1..=3 {
@@ -126,7 +127,7 @@ pub async fn rollback(scene: &Scene) -> anyhow::Result<Outcome> {
         std::fs::rename(before(&cluster, node), cluster.node_data(node))?;
     }
     cluster.start().await?;
-    sleep(Duration::from_secs(4)).await;
+    load.until("players come back", PLAYERS, |fact| matches!(fact, Fact::Attached { .. })).await?;
     ensure!(verdict(scene, &cluster, 0).await?.sound(), "this damage is not for replicas to see");
     let found = check(&load.history.events(), &cluster.at_the_end().await?, &[]).violations;
     let lost = found.iter().filter(|violation| violation.contains("commands are lost")).count();

@@ -8,6 +8,7 @@ use anyhow::ensure;
 use marchland_jepsen::power::{Disk, permitted};
 use tokio::time::sleep;
 
+use crate::kill_all::got_something;
 use crate::scene::{Load, Outcome, Scene, setting};
 
 const PLAYERS: usize = 12;
@@ -28,9 +29,10 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
         .collect::<Result<_, _>>()?;
     cluster.start().await?;
     let mut load = Load::start(&cluster, PLAYERS, &scene.folder.join("history.jsonl"))?;
-    sleep(Duration::from_secs(6)).await;
+    load.until("somebody reaches ore", 3, got_something).await?;
     for round in 1..=rounds {
-        sleep(Duration::from_millis(2_000 + round * 337 % 1_000)).await;
+        load.until_acknowledged(4 * PLAYERS).await?;
+        sleep(Duration::from_millis(500 + round * 337 % 1_000)).await;
         load.fault("power cut of all disks");
         for disk in &disks {
             disk.cut()?;
@@ -43,7 +45,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
         cluster.start().await?;
         load.healed();
     }
-    sleep(Duration::from_secs(4)).await;
+    load.until_acknowledged(4 * PLAYERS).await?;
     load.settle().await?;
     let verdict = load.judge(&cluster, &["move", "gather", "inventory"]).await?;
     ensure!(verdict.attached.1 > 0, "nobody resumed a session");

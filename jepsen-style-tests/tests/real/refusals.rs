@@ -18,7 +18,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     cluster.start().await?;
     // So that the log has a middle.
     let mut load = Load::start(&cluster, 3, &scene.folder.join("history.jsonl"))?;
-    sleep(Duration::from_secs(3)).await;
+    load.until_acknowledged(60).await?;
     load.settle().await?;
     let tick = cluster.region().await?.tick;
     cluster.stop().await?;

@@ -11,7 +11,7 @@ use prost::Message;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use crate::scene::{Load, Outcome, Scene, setting};
 
@@ -26,7 +26,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let mut cluster = scene.cluster(&[])?;
     cluster.start().await?;
     let mut load = Load::start(&cluster, PLAYERS, &scene.folder.join("history.jsonl"))?;
-    sleep(Duration::from_secs(3)).await;
+    load.until_acknowledged(2 * PLAYERS).await?;
     let mut chance = Chance(0x2545_f491_4f6c_dd1d);
     let (mut connections, mut sent) = (0_u64, 0_u64);
     for node in cluster.ready()?.nodes.clone() {
@@ -50,6 +50,8 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
             cluster.unharmed()?;
         }
     }
+    // And they still play.
+    load.until_acknowledged(2 * PLAYERS).await?;
     load.settle().await?;
     cluster.unharmed()?;
     let verdict = load.judge(&cluster, &["move"]).await?;

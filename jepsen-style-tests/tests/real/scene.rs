@@ -12,6 +12,7 @@ use marchland_jepsen::history::{Fact, History};
 use marchland_jepsen::player::{Door, Phase, play};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
 
 /// A test under way.
 pub type Running<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Outcome>> + 'a>>;
@@ -56,7 +57,9 @@ pub struct Load {
 }
 
 /// Longest time for players to come to rest, a sign-in and an election included.
-const SETTLE_WITHIN: Duration = Duration::from_secs(45);
+const SETTLE_WITHIN: Duration = Duration::from_secs(60);
+/// Longest time for players to get on with it.
+const HAPPENS_WITHIN: Duration = Duration::from_secs(60);
 
 impl Load {
     /// `count` players spread over all edges.
@@ -85,6 +88,22 @@ impl Load {
     /// Notes that the cluster serves again.
     pub fn healed(&self) {
         self.history.note("nemesis", Fact::Healed);
+    }
+
+    /// Waits until the players noted `more` facts of some sort beyond those of now. How long that takes is the machine's affair; that
+    /// it happens is the cluster's.
+    pub async fn until(&self, what: &str, more: usize, sort: impl Fn(&Fact) -> bool) -> anyhow::Result<()> {
+        let (begun, enough) = (Instant::now(), self.history.count(&sort) + more);
+        while self.history.count(&sort) < enough {
+            ensure!(begun.elapsed() < HAPPENS_WITHIN, "not within {HAPPENS_WITHIN:?}: {what}");
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until `more` acknowledgements came.
+    pub async fn until_acknowledged(&self, more: usize) -> anyhow::Result<()> {
+        self.until("players are acknowledged something", more, |fact| matches!(fact, Fact::Applied { .. })).await
     }
 
     /// Lets every player come to rest.

@@ -31,7 +31,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let node = cluster.ready()?.nodes[0].clone();
     let (newest, told) = watch::channel((0, 0));
     let reference = tokio::spawn(read_always(join(&node, "reference", None).await?, newest));
-    sleep(Duration::from_secs(6)).await;
+    load.until_acknowledged(10 * CROWD).await?;
 
     let usual = stalled(&node, "stalls", None, &told).await?;
     let small = stalled(&node, "stalls-small", Some(SMALL_BUFFER_BYTES), &told).await?;
