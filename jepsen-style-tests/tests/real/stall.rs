@@ -1,7 +1,7 @@
 //! A reader that stalls for five seconds amid a crowd is at most 300 ms behind when it returns.
 //!
 //! Measured is the time from its return until its newest frame is less than 300 ms older than that of a reader that never
-//! stalled. Once with the kernel's usual buffers, once with small ones.
+//! stalled. On a machine so busy that frames come more than 150 ms apart, two such gaps are granted instead. Once with the kernel's usual buffers, once with small ones.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use marchland_jepsen::web;
 use marchland_proto::net::{TokioTransport, Transport};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use crate::scene::{Load, Outcome, Scene};
 
@@ -29,7 +29,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     cluster.start().await?;
     let mut load = Load::start(&cluster, CROWD, &scene.folder.join("history.jsonl"))?;
     let node = cluster.ready()?.nodes[0].clone();
-    let (newest, told) = watch::channel((0, 0));
+    let (newest, told) = watch::channel(Newest::default());
     let reference = tokio::spawn(read_always(join(&node, "reference", None).await?, newest));
     load.until_acknowledged(10 * CROWD).await?;
 
@@ -41,8 +41,8 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     load.judge(&cluster, &["move"]).await?;
     cluster.stop().await?;
     for (returned, buffers) in [(&usual, "usual"), (&small, "small")] {
-        let Returned { behind, frames, .. } = returned;
-        ensure!(*behind <= BEHIND_MAX, "behind for {behind:?} and {frames} frames with {buffers} buffers");
+        let Returned { behind, granted, frames, .. } = returned;
+        ensure!(behind <= granted, "behind for {behind:?} and {frames} frames with {buffers} buffers");
     }
     Ok(Outcome::Shown(format!(
         "up to date {} ms after its return with usual buffers ({} frames), {} ms with small ones ({} frames); {} in view",
@@ -64,18 +64,33 @@ async fn join(node: &ReadyNode, name: &str, buffer_bytes: Option<u32>) -> anyhow
 }
 
 /// Reads every frame at once and says which is the newest, with its region time.
-async fn read_always(mut client: PlayerClient<TcpStream>, newest: watch::Sender<(u64, u64)>) {
+async fn read_always(mut client: PlayerClient<TcpStream>, newest: watch::Sender<Newest>) {
+    let mut before = Instant::now();
     while let Ok(heard) = client.next().await {
         if let Heard::Frame(info) = heard {
-            newest.send_replace((info.tick, info.server_ms));
+            let gap = before.elapsed();
+            before = Instant::now();
+            newest.send_replace(Newest { tick: info.tick, server_ms: info.server_ms, gap });
         }
     }
+}
+
+/// The newest frame of the reader that never stalls.
+#[derive(Clone, Copy, Default)]
+struct Newest {
+    tick: u64,
+    /// Region time.
+    server_ms: u64,
+    /// Since the frame before.
+    gap: Duration,
 }
 
 /// How a reader found the world when it came back.
 struct Returned {
     /// Time from its return until it was up to date.
     behind: Duration,
+    /// As long as that may be.
+    granted: Duration,
     /// Frames that it took until then.
     frames: u64,
     /// Others in view.
@@ -87,7 +102,7 @@ async fn stalled(
     node: &ReadyNode,
     name: &str,
     buffer_bytes: Option<u32>,
-    newest: &watch::Receiver<(u64, u64)>,
+    newest: &watch::Receiver<Newest>,
 ) -> anyhow::Result<Returned> {
     let mut client = join(node, name, buffer_bytes).await?;
     // Up to date at first.
@@ -101,18 +116,29 @@ async fn stalled(
     if let Ok(error) = timeout(Duration::from_secs(2), reading).await {
         return Err(error).context("before the stall");
     }
-    sleep(STALL).await;
+    let (mut following, mut longest_gap) = (newest.clone(), Duration::ZERO);
+    let follow = async {
+        while following.changed().await.is_ok() {
+            longest_gap = longest_gap.max(following.borrow_and_update().gap);
+        }
+    };
+    ensure!(timeout(STALL, follow).await.is_err(), "the reference reader has lost its connection");
     let returned = Instant::now();
     let mut frames = 0;
     // What waited in the kernel's buffers comes first, in order; it is up to date once a frame is as new as the reference's.
     while returned.elapsed() < STALL {
         if let Heard::Frame(info) = client.next().await.context("after the stall")? {
             frames += 1;
-            let (tick, server_ms) = *newest.borrow();
+            let Newest { tick, server_ms, .. } = *newest.borrow();
             ensure!(tick > 0, "the reference reader has seen nothing");
             if info.server_ms + UP_TO_DATE_MS >= server_ms {
                 ensure!(client.view.faults().is_empty(), "{:?}", client.view.faults());
-                return Ok(Returned { behind: returned.elapsed(), frames, visible: info.visible });
+                return Ok(Returned {
+                    behind: returned.elapsed(),
+                    granted: BEHIND_MAX.max(2 * longest_gap),
+                    frames,
+                    visible: info.visible,
+                });
             }
         }
     }
