@@ -24,8 +24,14 @@ impl Run {
         let user = unsafe { libc::getuid() };
         let root = std::env::temp_dir().join(format!("marchland-jepsen-{user}"));
         std::fs::create_dir_all(&root).with_context(|| format!("can not make {}", root.display()))?;
+        // One at a time: a folder whose run has not yet locked it must not be taken for an abandoned one.
+        let sweeping = File::create(root.join(LOCK))?;
+        sweeping.lock().with_context(|| format!("can not lock {}", root.display()))?;
         for entry in std::fs::read_dir(&root)? {
-            sweep(&entry?.path());
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                sweep(&entry.path());
+            }
         }
         let folder = root.join(format!("run-{}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
