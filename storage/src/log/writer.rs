@@ -182,6 +182,11 @@ impl<D: Disk> LogWriter<D> {
         !self.shared.lock().queue.is_empty()
     }
 
+    /// Operations that wait.
+    pub(super) fn queue_len(&self) -> usize {
+        self.shared.lock().queue.len()
+    }
+
     /// Whether room is short, so that the free space must be looked at again without anybody asking.
     pub(super) fn is_short_of_room(&self) -> bool {
         self.shared.lock().free_bytes < self.options.reserve_bytes
