@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use marchland_types::limits::LOG_MEMORY_MAX_BYTES;
-use marchland_types::{GroupId, Incarnation, NodeId, ReplicaId};
+use marchland_types::{GroupId, Incarnation, NodeId, ReplicaId, planted};
 use openraft::{Config, SnapshotPolicy};
 
 /// How many steps an election timeout is spread over; see [`Timings`].
@@ -204,7 +204,8 @@ impl NodeOptions {
             notification_channel_size: Some(1024),
             state_machine_channel_size: Some(64),
             // A leader that comes back with its own term can hand out log ids twice when its tail was not synced.
-            enable_leader_restore: Some(false),
+            // Planted: it does.
+            enable_leader_restore: Some(planted!("leader-restored")),
             enable_pre_vote: Some(true),
             quorum_loss_probe_interval: Some(2 * longest),
             backoff: "50ms 100ms 200ms ...500ms".into(),

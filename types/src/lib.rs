@@ -2,10 +2,11 @@
 //!
 //! This crate depends on nothing and does nothing: newtypes for whatever could be mixed up, the limits of the system in
 //! one place with the relations between them proved at compile time, and the two seams that need no library
-//! ([`seam::Clock`], [`point!`]).
+//! ([`seam::Clock`], [`point!`]; [`planted!`] is for its tests).
 
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod points;
 pub mod seam;
 

@@ -12,7 +12,7 @@
 //! ```
 
 use bytes::Bytes;
-use marchland_types::{GroupId, LogIndex, Position, Term};
+use marchland_types::{GroupId, LogIndex, Position, Term, planted};
 
 use super::format::{Reader, put_position};
 use crate::raft_log::LogEntry;
@@ -57,7 +57,10 @@ impl Record {
     /// Whether completion of the operation means that it survives a power cut.
     pub fn must_be_synced(&self) -> bool {
         match self {
-            Self::Vote(_) | Self::Append(_) | Self::TruncateAfter(_) | Self::Forget | Self::Carry(_) => true,
+            // Planted: entries are acknowledged, or votes answered, before they are on disk.
+            Self::Append(_) => !planted!("ack-before-fsync"),
+            Self::Vote(_) => !planted!("vote-not-synced"),
+            Self::TruncateAfter(_) | Self::Forget | Self::Carry(_) => true,
             Self::Purge(_) | Self::Committed(_) => false,
         }
     }

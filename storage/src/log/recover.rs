@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use marchland_types::GroupId;
+use marchland_types::{GroupId, planted};
 
 use super::error::OpenError;
 use super::format::{FORMAT_VERSION, HeaderFault, Place, SegmentHeader};
@@ -162,8 +162,11 @@ fn read_segments<D: Disk>(disk: &D, dir: &Path, recovered: &mut Recovered<D::Fil
             return Err(OpenError::rot(&path, batches.place.offset, "damaged batch below the synced end"));
         }
         let mut file = file;
-        recovered.cleared_bytes =
-            rewrite_tail(&mut file, &bytes, highest.offset, batches.place.offset).map_err(OpenError::io(&path))?;
+        // Planted: what a killed process had written is reported without being synced.
+        if !planted!("unsynced-recovered") {
+            recovered.cleared_bytes =
+                rewrite_tail(&mut file, &bytes, highest.offset, batches.place.offset).map_err(OpenError::io(&path))?;
+        }
         recovered.tail = Some(Tail {
             file,
             salt: header.salt,
