@@ -5,7 +5,7 @@ use marchland_proto::cluster::{AttachAnswer, SessionEnd};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{AttachOrder, DetachOrder};
 use marchland_types::limits::SESSIONS_PER_REGION_MAX;
-use marchland_types::{AttachNumber, CharacterId, SessionEpoch};
+use marchland_types::{AttachNumber, CharacterId, SessionEpoch, planted};
 
 use crate::effects::Effects;
 use crate::game::Game;
@@ -40,7 +40,8 @@ impl<G: Game> Region<G> {
         }
         let attach = AttachNumber(order.attach);
         let repeated = attach == session.attach && session.is_attached();
-        if epoch < session.epoch || (attach <= session.attach && !repeated) {
+        // Planted: an attach that was overtaken by a later one counts.
+        if epoch < session.epoch || (attach <= session.attach && !repeated && !planted!("delayed-attach")) {
             return Err(Code::Superseded);
         }
         if !order.secret_hash.is_empty() && order.secret_hash != session.secret_hash {
@@ -131,6 +132,8 @@ impl<G: Game> Region<G> {
     pub(crate) fn detach(&mut self, order: &DetachOrder, effects: &mut Effects<G>) {
         let character = CharacterId(order.character);
         let Some((slot, session, _)) = self.world.session_of(character) else { return };
+        // Planted: an entry that can be proposed and not be applied.
+        assert!(!planted!("panicking-entry"), "a client went away");
         let named = (session.epoch.0, session.attach.0) == (order.epoch, order.attach);
         if !named || !session.is_attached() {
             return;

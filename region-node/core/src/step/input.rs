@@ -8,7 +8,7 @@ use bytes::Bytes;
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{SessionInputs, StoredInput, StoredMove, stored_input};
 use marchland_types::limits::{ACTION_MAX_BYTES, QUEUED_MOVES_MAX};
-use marchland_types::{CharacterId, CommandSeq};
+use marchland_types::{CharacterId, CommandSeq, planted};
 
 use super::Failure;
 use crate::effects::{Effects, SessionReply};
@@ -44,15 +44,25 @@ impl<G: Game> Region<G> {
         let Some((session, mover)) = self.world.session_at(slot) else { return Err(Code::Internal) };
         let expected = mover.applied_seq.next();
         if input.seq < expected.0 {
+            // Planted: an action that comes again is carried out again.
+            if planted!("command-applied-twice")
+                && let Some(stored_input::What::Action(action)) = &input.what
+            {
+                let (code, body) = self.act(slot, Action { code: action.code, body: &action.body }, effects);
+                self.reply(slot, CommandSeq(input.seq), code, body, effects);
+                return Ok(());
+            }
             if let Some(reply) = session.reply_to(input.seq) {
                 let (character, epoch) = (session.character, session.epoch);
                 effects.replies.push(SessionReply { character, epoch, reply: reply.clone() });
             }
             return Ok(());
         }
-        if input.seq > expected.0 {
+        // Planted: what is missing is passed over.
+        if input.seq > expected.0 && !planted!("command-gap-accepted") {
             return Err(Code::SequenceGap);
         }
+        let expected = CommandSeq(input.seq);
         match &input.what {
             None => self.pass(slot, expected),
             Some(stored_input::What::Move(wanted)) => {
@@ -108,6 +118,10 @@ impl<G: Game> Region<G> {
     fn reply(&mut self, slot: u32, command: CommandSeq, code: u32, body: Bytes, effects: &mut Effects<G>) {
         if let Some(session) = self.world.session_mut(slot) {
             let reply = session.push(command, code, body).clone();
+            // Planted: a reply is forgotten when it is published, not when the client has acknowledged it.
+            if planted!("reply-not-kept") {
+                session.acknowledge(reply.reply_seq);
+            }
             effects.replies.push(SessionReply { character: session.character, epoch: session.epoch, reply });
         }
     }

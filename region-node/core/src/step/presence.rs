@@ -4,7 +4,7 @@ use bytes::Bytes;
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{Admit, Expel, LocationUpdate};
 use marchland_types::limits::{CHANNEL_MESSAGES_MAX, SESSIONS_PER_REGION_MAX};
-use marchland_types::{CharacterId, GroupId, MoveNumber, SessionEpoch};
+use marchland_types::{CharacterId, GroupId, MoveNumber, SessionEpoch, planted};
 
 use crate::channel::Body as MessageBody;
 use crate::context::Context;
@@ -205,7 +205,15 @@ impl<G: Game> Region<G> {
         let directory = GroupId::directory(self.world.world());
         let room = (CHANNEL_MESSAGES_MAX / 2).saturating_sub(self.world.state.channels.waiting(directory));
         for _ in 0..room.min(LOCATIONS_PER_TICK_MAX) {
-            let Some((_, update)) = self.world.state.locations.pop_first() else { return };
+            let locations = &mut self.world.state.locations;
+            // Planted: in the order of a hash set, which is another one on every replica.
+            let next = if planted!("hash-map-order") {
+                let any = locations.keys().copied().collect::<std::collections::HashSet<_>>().into_iter().next();
+                any.and_then(|character| locations.remove_entry(&character))
+            } else {
+                locations.pop_first()
+            };
+            let Some((_, update)) = next else { return };
             self.post(directory, MessageBody::Location(update));
         }
     }
