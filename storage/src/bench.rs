@@ -129,15 +129,16 @@ impl<C: Clock> Through<C> {
     }
 
     fn submit(&mut self, sender: &crossbeam_channel::Sender<Result<(), String>>) {
-        let left = Arc::new(AtomicUsize::new(self.bench.batch as usize));
+        let waited = Arc::new((AtomicUsize::new(self.bench.batch as usize), sender.clone()));
         for _ in 0..self.bench.batch {
             let at = self.group;
             self.group = (at + 1) % self.next.len();
             let group = GroupId::new(GroupKind::Bench, WorldId(1), at as u32);
             let position = Position { term: Term(1), index: LogIndex(self.next[at]) };
             self.next[at] += 1;
-            let (left, sender) = (left.clone(), sender.clone());
+            let waited = waited.clone();
             let done = Box::new(move |result: Result<(), crate::raft_log::LogError>| {
+                let (left, sender) = &*waited;
                 let last = left.fetch_sub(1, Ordering::AcqRel) == 1;
                 if let Err(error) = result {
                     let _ = sender.try_send(Err(error.to_string()));

@@ -71,6 +71,11 @@ pub trait DiskFile: Send + Sync + 'static {
 
     /// Makes data and size durable (`fdatasync`).
     fn sync_data(&mut self) -> io::Result<()>;
+
+    /// A hint that these bytes may go to the disk now, so that a later [`DiskFile::sync_data`] finds little to do. Promises nothing.
+    fn begin_writing_back(&self, offset: u64, size_bytes: u64) {
+        let _ = (offset, size_bytes);
+    }
 }
 
 /// Creates a folder with its parents and makes their names durable, its own even if it existed: its maker may have died

@@ -12,15 +12,15 @@ use marchland_types::{GroupId, point};
 
 use super::record::Record;
 use super::recover::Kept;
-use super::segment::{Spare, is_full, journal_path, segment_path, spare_path};
+use super::segment::{Spare, is_full, journal_path, second_spare_path, segment_path};
 use super::shared::State;
 use super::writer::{LogWriter, now_ms};
 use crate::disk::Disk;
 
 /// Entry bytes that are copied forward in one turn.
 const CARRY_BYTES: u64 = 1024 * 1024;
-/// Zeros written to the spare in one turn; at least twice what the turn wrote, so that the spare is ready in time.
-const FILL_BYTES: u64 = 256 * 1024;
+/// Zeros written to the spare in one turn, at least; and at least thrice what the turn wrote, so that the spare is ready in time.
+const FILL_BYTES: u64 = 32 * 1024;
 /// Segments beyond twice the live data that may pile up before live data is copied.
 const SLACK_SEGMENTS: u64 = 4;
 
@@ -115,9 +115,11 @@ impl<D: Disk> LogWriter<D> {
 
     fn drop_journal(&mut self, number: u64, size_bytes: u64) -> io::Result<()> {
         let path = journal_path(&self.dir, number);
-        if matches!(self.spare, Spare::None) && size_bytes == self.options.segment_bytes {
-            self.disk.rename(&path, &spare_path(&self.dir))?;
-            self.spare = Spare::Ready { size_bytes };
+        if !self.second_spare && size_bytes == self.options.segment_bytes {
+            // Written again it costs nothing; a new file must be filled, and a large one takes the file system long to remove.
+            self.disk.rename(&path, &second_spare_path(&self.dir))?;
+            self.second_spare = true;
+            self.move_up_second_spare()?;
         } else {
             self.disk.remove(&path)?;
         }
@@ -125,7 +127,7 @@ impl<D: Disk> LogWriter<D> {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// Gives all retained segments back to the file system.
+    /// Gives all retained segments back: the first two are the next segments, the others go to the file system.
     pub(super) fn drop_journals(&mut self) -> io::Result<()> {
         while let Some((number, kept)) = self.journals.first_key_value() {
             let (number, size_bytes) = (*number, kept.size_bytes);
@@ -134,10 +136,10 @@ impl<D: Disk> LogWriter<D> {
         Ok(())
     }
 
-    /// Prepares the next segment piece by piece, once a quarter of the current one is used.
+    /// Prepares the next segment piece by piece, once half of the current one is used: until then an old one may come free.
     fn prepare(&mut self, batch_bytes: u64) -> io::Result<bool> {
         let size_bytes = self.options.segment_bytes;
-        if self.spare_refused || matches!(self.spare, Spare::Ready { .. }) || self.end.offset < size_bytes / 4 {
+        if self.spare_refused || matches!(self.spare, Spare::Ready { .. }) || self.end.offset < size_bytes / 2 {
             return Ok(false);
         }
         if matches!(self.spare, Spare::None) {
@@ -149,7 +151,7 @@ impl<D: Disk> LogWriter<D> {
             }
             self.spare.begin(&self.disk, &self.dir, size_bytes)?;
         }
-        match self.spare.fill(&self.disk, &self.dir, FILL_BYTES.max(batch_bytes * 2)) {
+        match self.spare.fill(&self.disk, &self.dir, FILL_BYTES.max(batch_bytes * 3)) {
             Err(error) if is_full(&error) => {
                 self.spare_refused = true;
                 Ok(false)

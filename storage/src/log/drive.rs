@@ -1,8 +1,9 @@
 //! Running the [`LogWriter`]: on a thread of its own in production, as a task in the simulator.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::writer::{LogWriter, Turn};
 use crate::disk::Disk;
@@ -14,6 +15,9 @@ const RETRY: Duration = Duration::from_millis(200);
 const GATHER_ROUNDS: u32 = 32;
 /// Pauses of the processor between two looks: some three microseconds.
 const GATHER_SPINS: u32 = 100;
+
+/// Somebody who submits again as soon as he is answered does so within this; to be woken would take the writer about as long.
+const SHORT_WAIT: Duration = Duration::from_micros(60);
 
 /// The thread of a [`LogWriter`]. Dropping it does not stop the thread; dropping every
 /// [`SharedLog`](super::SharedLog) does.
@@ -38,6 +42,7 @@ impl<D: Disk> LogWriter<D> {
     /// Runs the writer on a thread of its own, until every [`SharedLog`](super::SharedLog) is dropped.
     pub fn run_thread(mut self) -> io::Result<LogThread> {
         let run = move || {
+            let mut last_wait = Duration::MAX;
             loop {
                 match self.turn() {
                     Turn::Wrote { .. } => {}
@@ -46,10 +51,7 @@ impl<D: Disk> LogWriter<D> {
                     Turn::Idle | Turn::Poisoned if self.is_short_of_room() => {
                         let _ = self.shared.bell_heard.recv_timeout(RETRY);
                     }
-                    Turn::Idle | Turn::Poisoned => {
-                        let _ = self.shared.bell_heard.recv();
-                        self.gather();
-                    }
+                    Turn::Idle | Turn::Poisoned => last_wait = self.wait(last_wait),
                 }
             }
             self.seal();
@@ -57,15 +59,30 @@ impl<D: Disk> LogWriter<D> {
         std::thread::Builder::new().name("raft-log".to_owned()).spawn(run).map(LogThread)
     }
 
+    /// Waits for work and for the rest of its burst. Stays awake for a moment if the last wait was short, which is when operations
+    /// follow each other closely; a node with a few ticks a second sleeps at once. Returns how long it waited for the first.
+    #[allow(clippy::disallowed_methods, reason = "decides how the thread waits, and nothing else; not run in the simulator")]
+    fn wait(&self, last_wait: Duration) -> Duration {
+        let began = Instant::now();
+        if last_wait < SHORT_WAIT {
+            while self.shared.bell_heard.is_empty() && began.elapsed() < SHORT_WAIT {
+                spin();
+            }
+        }
+        let _ = self.shared.bell_heard.recv();
+        let waited = began.elapsed();
+        self.gather();
+        waited
+    }
+
     /// Waits, a few microseconds, for as long as more keeps coming: the first operation of a burst rings the bell, and a sync
     /// for it alone would make the others wait for a second one.
     fn gather(&self) {
-        let mut seen = self.queue_len();
+        let submitted = || self.shared.submitted.load(Ordering::Acquire);
+        let mut seen = submitted();
         for _ in 0..GATHER_ROUNDS {
-            for _ in 0..GATHER_SPINS {
-                std::hint::spin_loop();
-            }
-            let now = self.queue_len();
+            spin();
+            let now = submitted();
             if now == seen {
                 return;
             }
@@ -90,5 +107,11 @@ impl<D: Disk> LogWriter<D> {
             }
         }
         self.seal();
+    }
+}
+
+fn spin() {
+    for _ in 0..GATHER_SPINS {
+        std::hint::spin_loop();
     }
 }

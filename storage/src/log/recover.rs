@@ -19,7 +19,7 @@ use super::format::{FORMAT_VERSION, HeaderFault, Place, SegmentHeader};
 use super::memory::GroupLog;
 use super::options::LogOptions;
 use super::replay::{Batches, Replay, records};
-use super::segment::{FileKind, Spare, kind, part_path, read_file, segment_path, spare_path};
+use super::segment::{FileKind, Spare, kind, part_path, read_file, second_spare_path, segment_path, spare_path};
 use crate::disk::{Disk, DiskFile};
 
 /// A purged segment that is kept.
@@ -44,6 +44,8 @@ pub(super) struct Recovered<F> {
     pub segments: BTreeMap<u64, Kept>,
     pub journals: BTreeMap<u64, Kept>,
     pub spare: Spare<F>,
+    /// There is a `second.spare` of the usual size.
+    pub second_spare: bool,
     /// `None` in an empty folder.
     pub tail: Option<Tail<F>>,
     /// Bytes behind the end that were cleared: a torn tail, or what a recycled file held before.
@@ -69,6 +71,7 @@ pub(super) fn recover<D: Disk>(disk: &D, dir: &Path, options: &LogOptions) -> Re
         segments: BTreeMap::new(),
         journals: BTreeMap::new(),
         spare: Spare::None,
+        second_spare: false,
         tail: None,
         cleared_bytes: 0,
     };
@@ -118,6 +121,8 @@ fn take_file<D: Disk>(
         FileKind::Spare if size()? == options.segment_bytes => {
             recovered.spare = Spare::Ready { size_bytes: options.segment_bytes };
         }
+        FileKind::SecondSpare if size()? == options.segment_bytes => recovered.second_spare = true,
+        FileKind::SecondSpare => disk.remove(&second_spare_path(dir)).map_err(OpenError::io(path))?,
         FileKind::Spare => disk.remove(&spare_path(dir)).map_err(OpenError::io(path))?,
         FileKind::Part => disk.remove(&part_path(dir)).map_err(OpenError::io(path))?,
         FileKind::Foreign => {}

@@ -1,7 +1,7 @@
 //! Names of the log's files, and the preparation of the next segment.
 //!
 //! `000000000007.log` is a segment, `000000000003.journal` one that raft no longer needs, `next.spare` a file of zeros or stale
-//! bytes that becomes the next segment by a rename, `next.part` one that is still being filled.
+//! bytes that becomes the next segment by a rename, `second.spare` the one after it, `next.part` one that is still being filled.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ pub(super) enum FileKind {
     Segment(u64),
     Journal(u64),
     Spare,
+    SecondSpare,
     Part,
     Foreign,
 }
@@ -29,6 +30,7 @@ pub(super) fn kind(path: &Path) -> FileKind {
         Some((text, "log")) => number(text).map_or(FileKind::Foreign, FileKind::Segment),
         Some((text, "journal")) => number(text).map_or(FileKind::Foreign, FileKind::Journal),
         Some(("next", "spare")) => FileKind::Spare,
+        Some(("second", "spare")) => FileKind::SecondSpare,
         Some(("next", "part")) => FileKind::Part,
         _ => FileKind::Foreign,
     }
@@ -44,6 +46,10 @@ pub(super) fn journal_path(dir: &Path, number: u64) -> PathBuf {
 
 pub(super) fn spare_path(dir: &Path) -> PathBuf {
     dir.join("next.spare")
+}
+
+pub(super) fn second_spare_path(dir: &Path) -> PathBuf {
+    dir.join("second.spare")
 }
 
 pub(super) fn part_path(dir: &Path) -> PathBuf {
@@ -106,8 +112,9 @@ impl<F: DiskFile> Spare<F> {
         let Self::Filling { file, filled_bytes, size_bytes } = self else { return Ok(()) };
         let end = filled_bytes.saturating_add(max_bytes).min(*size_bytes);
         while *filled_bytes < end {
-            let piece = (*size_bytes - *filled_bytes).min(ZEROS.len() as u64);
+            let piece = (end - *filled_bytes).min(ZEROS.len() as u64);
             file.write_all_at(&ZEROS[..piece as usize], *filled_bytes)?;
+            file.begin_writing_back(*filled_bytes, piece);
             *filled_bytes += piece;
         }
         if *filled_bytes == *size_bytes {
@@ -140,6 +147,7 @@ mod tests {
         assert_eq!(kind(&segment_path(dir, 1_234_567_890_123)), FileKind::Segment(1_234_567_890_123));
         assert_eq!(kind(&journal_path(dir, 3)), FileKind::Journal(3));
         assert_eq!((kind(&spare_path(dir)), kind(&part_path(dir))), (FileKind::Spare, FileKind::Part));
+        assert_eq!(kind(&second_spare_path(dir)), FileKind::SecondSpare);
         for foreign in ["7.log", "lock", "+00000000001.log", "99999999999999999999999.log", "notes.txt"] {
             assert_eq!(kind(&dir.join(foreign)), FileKind::Foreign, "{foreign}");
         }

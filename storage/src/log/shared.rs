@@ -89,6 +89,8 @@ pub(super) struct Inner {
     queue_ops_max: usize,
     /// Wakes the writer's thread. Holds one ring: more say nothing more.
     bell: Sender<()>,
+    /// Operations queued so far: changes with the queue, and is read without the lock.
+    pub submitted: AtomicU64,
     pub bell_heard: Receiver<()>,
     /// Wakes the writer's task.
     pub notify: Notify,
@@ -134,6 +136,7 @@ impl SharedLog {
             queue_bytes_max: options.queue_bytes_max,
             queue_ops_max: options.queue_ops_max,
             bell,
+            submitted: AtomicU64::new(0),
             bell_heard,
             notify: Notify::new(),
         });
@@ -239,6 +242,7 @@ impl SharedLog {
             let done = if at == last { done.take() } else { None };
             state.queue.push_back(Queued { group: id, record, bytes, done });
         }
+        inner.submitted.fetch_add(last as u64 + 1, Ordering::Release);
         drop(guard);
         if was_empty {
             inner.ring();

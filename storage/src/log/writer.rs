@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use marchland_types::{GroupId, point};
+use marchland_types::{GroupId, planted, point};
 
 use super::clean::Cleaning;
 use super::error::OpenError;
@@ -14,7 +14,7 @@ use super::format::{BATCH_HEADER_BYTES, BatchHeader, Marks, Place, SegmentHeader
 use super::options::LogOptions;
 use super::record::Record;
 use super::recover::{Kept, recover};
-use super::segment::{Spare, is_full, segment_path, spare_path};
+use super::segment::{Spare, is_full, second_spare_path, segment_path, spare_path};
 use super::shared::{Inner, Queued};
 use crate::disk::{Disk, DiskFile, create_dir_synced};
 use crate::raft_log::LogError;
@@ -62,6 +62,8 @@ pub struct LogWriter<D: Disk> {
     pub(super) segments: BTreeMap<u64, Kept>,
     pub(super) journals: BTreeMap<u64, Kept>,
     pub(super) spare: Spare<D::File>,
+    /// There is another one, `second.spare`, of the usual size.
+    pub(super) second_spare: bool,
     /// The preparation of a spare failed for lack of room; it is tried again with the next segment.
     pub(super) spare_refused: bool,
     /// Old segments may be due.
@@ -69,7 +71,20 @@ pub struct LogWriter<D: Disk> {
     /// Carried entries did not fit any more: continue in a new segment.
     roll_wanted_bytes: Option<u64>,
     buffer: Vec<u8>,
+    free_age: FreeAge,
 }
+
+/// What happened since the free space was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct FreeAge {
+    turns: u32,
+    bytes: u64,
+}
+
+/// The free space is looked at again after this many turns, for others write to the same disk,
+const FREE_MAX_TURNS: u32 = 16;
+/// and after this many bytes of our own. Both are far below the reserve, which is what they may eat into.
+const FREE_MAX_BYTES: u64 = 256 * 1024;
 
 /// What was taken off the queue for one batch.
 #[derive(Default)]
@@ -131,10 +146,12 @@ impl<D: Disk> LogWriter<D> {
             segments: recovered.segments,
             journals: recovered.journals,
             spare: recovered.spare,
+            second_spare: recovered.second_spare,
             spare_refused: false,
             clean_wanted: true,
             roll_wanted_bytes: None,
             buffer: Vec::new(),
+            free_age: FreeAge::default(),
         })
     }
 
@@ -182,19 +199,21 @@ impl<D: Disk> LogWriter<D> {
         !self.shared.lock().queue.is_empty()
     }
 
-    /// Operations that wait.
-    pub(super) fn queue_len(&self) -> usize {
-        self.shared.lock().queue.len()
-    }
-
     /// Whether room is short, so that the free space must be looked at again without anybody asking.
     pub(super) fn is_short_of_room(&self) -> bool {
         self.shared.lock().free_bytes < self.options.reserve_bytes
     }
 
-    fn refresh_free(&self) {
+    /// Looks at the free space again, if what was known of it may be out of date.
+    fn refresh_free(&mut self) {
+        let is_due = self.free_age.turns >= FREE_MAX_TURNS || self.free_age.bytes >= FREE_MAX_BYTES || self.is_short_of_room();
+        if !is_due {
+            self.free_age.turns += 1;
+            return;
+        }
         if let Ok(free_bytes) = self.disk.free_bytes(&self.dir) {
             self.shared.lock().free_bytes = free_bytes;
+            self.free_age = FreeAge::default();
         }
     }
 
@@ -270,6 +289,7 @@ impl<D: Disk> LogWriter<D> {
         self.file.write_all_at(&self.buffer, self.end.offset)?;
         point!("log.written");
         self.end.offset += self.buffer.len() as u64;
+        self.free_age.bytes += self.buffer.len() as u64;
         self.batch += 1;
         self.shared.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.shared.counters.bytes.fetch_add(self.buffer.len() as u64, Ordering::Relaxed);
@@ -289,6 +309,8 @@ impl<D: Disk> LogWriter<D> {
 
     fn mark(&mut self, group: GroupId, record: &Record) {
         match record {
+            // Planted: the next segment's header repeats no vote, which is lost with the segment that has it.
+            Record::Vote(_) if planted!("vote-lost-with-segment") => {}
             Record::Vote(vote) => self.marks.entry(group).or_default().vote = Some(vote.clone()),
             Record::Purge(to) => {
                 let purged = &mut self.marks.entry(group).or_default().purged;
@@ -334,10 +356,22 @@ impl<D: Disk> LogWriter<D> {
     }
 
     fn make_segment(&mut self, place: Place, needed_bytes: u64) -> io::Result<(D::File, u64, u64)> {
+        self.move_up_second_spare()?;
         let synced = self.synced;
         let (file, offset, size_bytes) =
             new_segment_after(&self.disk, &self.dir, &self.options, &mut self.spare, place, synced, &self.marks, needed_bytes)?;
         Ok((file, offset, size_bytes))
+    }
+
+    /// Makes the second spare the next one, if there is no next one.
+    pub(super) fn move_up_second_spare(&mut self) -> io::Result<()> {
+        if self.second_spare && !matches!(self.spare, Spare::Ready { .. }) {
+            self.spare.discard(&self.disk, &self.dir)?;
+            self.disk.rename(&second_spare_path(&self.dir), &spare_path(&self.dir))?;
+            self.second_spare = false;
+            self.spare = Spare::Ready { size_bytes: self.options.segment_bytes };
+        }
+        Ok(())
     }
 
     fn stalled(&self) -> Turn {
