@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use marchland_types::GroupId;
 
+use crate::fault::{Begun, End};
 use crate::machine::{MachineName, Phase};
 use crate::oracle::{self, Violation};
 use crate::plan::{Plan, Planned, Target, When};
@@ -13,8 +14,10 @@ use crate::world::World;
 
 struct Under {
     until_ms: u64,
-    planned: Planned,
-    target: MachineName,
+    name: String,
+    /// Whether it is counted already.
+    counted: bool,
+    end: End,
 }
 
 struct Waiting {
@@ -69,10 +72,10 @@ impl Director {
         self.pending.clear();
         self.waiting.clear();
         for under in std::mem::take(&mut self.under_way) {
-            under.planned.fault.end(world, &under.target);
+            self.end(world, under);
         }
         for name in world.names() {
-            if matches!(world.phase(&name), Phase::Ghost { .. } | Phase::Down { .. }) {
+            if matches!(world.phase(&name), Phase::Ghost { .. } | Phase::Down { .. } | Phase::Exited(_)) {
                 world.start(&name);
             }
         }
@@ -97,13 +100,21 @@ impl Director {
                 |w: &Waiting| w.target == machine && matches!(&w.planned.when, When::AtPoint { point: p, .. } if *p == point);
             if let Some(found) = self.waiting.iter().position(aimed) {
                 let Waiting { planned, target } = self.waiting.swap_remove(found);
-                self.under_way.push(Under { until_ms: now_ms + planned.lasts_ms, planned, target });
+                let end: End = Box::new(move |world| world.start(&target));
+                self.under_way.push(Under { until_ms: now_ms + planned.lasts_ms, name: point, counted: true, end });
             }
         }
         let (over, under_way) = std::mem::take(&mut self.under_way).into_iter().partition(|u: &Under| u.until_ms <= now_ms);
         self.under_way = under_way;
         for under in over {
-            under.planned.fault.end(world, &under.target);
+            self.end(world, under);
+        }
+    }
+
+    /// Ends a fault, and counts it if only now is known that it took effect.
+    fn end(&mut self, world: &mut World, under: Under) {
+        if (under.end)(world) && !under.counted {
+            *self.fired.entry(under.name).or_default() += 1;
         }
     }
 
@@ -115,11 +126,15 @@ impl Director {
         };
         match &planned.when {
             When::AtMs(_) => {
-                if planned.fault.begin(world, &target) {
-                    *self.fired.entry(planned.fault.name().to_owned()).or_default() += 1;
-                    self.under_way.push(Under { until_ms: now_ms + planned.lasts_ms, planned, target });
-                } else {
-                    trace_line!("no effect: {planned}");
+                let until_ms = if planned.fault.lasts_until_quiet() { u64::MAX } else { now_ms + planned.lasts_ms };
+                let name = planned.fault.name().to_owned();
+                match planned.fault.begin(world, &target) {
+                    Begun::Nothing => trace_line!("no effect: {planned}"),
+                    Begun::Effect(end) => {
+                        *self.fired.entry(name.clone()).or_default() += 1;
+                        self.under_way.push(Under { until_ms, name, counted: true, end });
+                    }
+                    Begun::Armed(end) => self.under_way.push(Under { until_ms, name, counted: false, end }),
                 }
             }
             When::AtPoint { point, hit, .. } => {

@@ -14,6 +14,7 @@ use marchland_storage::disk::{Disk, DiskFile, SimCounters, SimDisk, SimFile};
 pub struct MachineDisk {
     disk: SimDisk,
     lies: bool,
+    usual_latency: Duration,
 }
 
 impl MachineDisk {
@@ -22,7 +23,7 @@ impl MachineDisk {
     pub fn new(seed: u64, latency: Duration, lies: bool) -> Self {
         let disk = SimDisk::new(seed);
         disk.set_latency(latency);
-        Self { disk, lies }
+        Self { disk, lies, usual_latency: latency }
     }
 
     /// The disk that a power loss at this moment leaves; whoever has this one writes into nothing from here on.
@@ -30,7 +31,7 @@ impl MachineDisk {
     pub fn after_power_loss(&self, chance: u64) -> Self {
         let disk = self.disk.copy();
         disk.crash(chance);
-        Self { disk, lies: self.lies }
+        Self { disk, lies: self.lies, usual_latency: self.usual_latency }
     }
 
     /// The disk that the end of the process at this moment leaves, likewise.
@@ -38,7 +39,7 @@ impl MachineDisk {
     pub fn after_kill(&self) -> Self {
         let disk = self.disk.copy();
         disk.kill();
-        Self { disk, lies: self.lies }
+        Self { disk, lies: self.lies, usual_latency: self.usual_latency }
     }
 
     /// How long the next sync takes, for whoever drives a writer.
@@ -50,6 +51,41 @@ impl MachineDisk {
     /// Makes syncs take about this long.
     pub fn set_latency(&self, latency: Duration) {
         self.disk.set_latency(latency);
+    }
+
+    /// What syncs took before any fault.
+    #[must_use]
+    pub fn usual_latency(&self) -> Duration {
+        self.usual_latency
+    }
+
+    /// The next `count` writes fail with EIO.
+    pub fn fail_writes(&self, count: u32) {
+        self.disk.fail_writes(count);
+    }
+
+    /// The next `count` syncs of files fail with EIO, and what they should have written is lost.
+    pub fn fail_syncs(&self, count: u32) {
+        self.disk.fail_syncs(count);
+    }
+
+    /// Writes and syncs that were made to fail so far.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        let counters = self.counters();
+        counters.failed_writes + counters.failed_syncs
+    }
+
+    /// From here on there is room for this much more alone.
+    pub fn leave_room(&self, bytes: u64) {
+        self.disk.set_capacity_bytes(None);
+        let used = self.disk.used_bytes();
+        self.disk.set_capacity_bytes(Some(used + bytes));
+    }
+
+    /// Undoes [`MachineDisk::leave_room`].
+    pub fn make_room(&self) {
+        self.disk.set_capacity_bytes(None);
     }
 
     /// What happened to it so far.

@@ -48,6 +48,22 @@ impl MachineName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is a node that hosts replicas: `n1`, `n2`, …
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        self.0.strip_prefix('n').is_some_and(is_number)
+    }
+
+    /// Whether it is a node that only terminates players: `edge`, or `e1`, `e2`, …
+    #[must_use]
+    pub fn is_edge(&self) -> bool {
+        &*self.0 == "edge" || self.0.strip_prefix('e').is_some_and(is_number)
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
 }
 
 impl From<&str> for MachineName {
@@ -89,6 +105,8 @@ pub(crate) struct Machine {
     pub(crate) power: RefCell<Power>,
     pub(crate) phase: RefCell<Phase>,
     pub(crate) hardware: RefCell<Hardware>,
+    /// Its software may exit with an error.
+    pub(crate) excused: Cell<bool>,
 }
 
 /// Steps that a ghost still runs: what it sent before must leave the network first.
@@ -103,6 +121,7 @@ impl Machine {
             power: RefCell::new(Power::on()),
             phase: RefCell::new(Phase::Running),
             hardware: RefCell::new(Hardware::new(seed, name, lying_disk)),
+            excused: Cell::new(false),
         })
     }
 

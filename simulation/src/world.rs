@@ -53,8 +53,11 @@ pub struct World {
     seed: Seed,
     sim: turmoil::Sim<'static>,
     machines: Vec<Rc<Machine>>,
-    /// How many faults hold the link between two machines, by position in `machines`, the lower first.
-    holds: BTreeMap<(usize, usize), u32>,
+    /// How many faults block what one machine sends another, by position in `machines`.
+    blocks: BTreeMap<(usize, usize), u32>,
+    latency_max: Duration,
+    /// What faults make of it, everywhere or on the links of one machine.
+    slowed: Vec<(Option<usize>, Duration)>,
     lying_disks: bool,
 }
 
@@ -71,7 +74,15 @@ impl World {
             .min_message_latency(network.latency_min)
             .max_message_latency(network.latency_max)
             .tcp_capacity(TCP_SEGMENTS);
-        Self { seed, sim: builder.build(), machines: Vec::new(), holds: BTreeMap::new(), lying_disks: false }
+        Self {
+            seed,
+            sim: builder.build(),
+            machines: Vec::new(),
+            blocks: BTreeMap::new(),
+            latency_max: network.latency_max,
+            slowed: Vec::new(),
+            lying_disks: false,
+        }
     }
 
     /// Gives the machines that are added from here on disks that say that they have synced, and have not.
@@ -124,6 +135,39 @@ impl World {
         self.machines.iter().map(|m| m.name.clone()).collect()
     }
 
+    /// Nodes that host replicas are machines `n1`, `n2`, …: all of them, beginning with this one.
+    #[must_use]
+    pub fn nodes_from(&self, first: &MachineName) -> Vec<MachineName> {
+        let mut nodes: Vec<MachineName> = self.names().into_iter().filter(MachineName::is_node).collect();
+        if let Some(at) = nodes.iter().position(|node| node == first) {
+            nodes.rotate_left(at);
+        }
+        nodes
+    }
+
+    /// Nodes that only terminate players are machines `e1`, `e2`, … or `edge`.
+    #[must_use]
+    pub fn edges(&self) -> Vec<MachineName> {
+        self.names().into_iter().filter(MachineName::is_edge).collect()
+    }
+
+    /// All nodes and edges.
+    #[must_use]
+    pub fn site(&self) -> Vec<MachineName> {
+        self.names().into_iter().filter(|name| name.is_node() || name.is_edge()).collect()
+    }
+
+    /// Whether a machine's software runs.
+    #[must_use]
+    pub fn is_running(&self, name: &MachineName) -> bool {
+        self.machines[self.position(name)].is_running()
+    }
+
+    /// Until it is started again, a machine's software may exit with an error: what it stands on was made to fail.
+    pub fn excuse(&mut self, name: &MachineName) {
+        self.machines[self.position(name)].excused.set(true);
+    }
+
     /// What a machine is doing.
     #[must_use]
     pub fn phase(&self, name: &MachineName) -> Phase {
@@ -158,6 +202,7 @@ impl World {
                 }
             }
         }
+        self.pass_open_directions();
         for position in 0..self.machines.len() {
             let phase = self.machines[position].phase.borrow().clone();
             match phase {
@@ -170,7 +215,9 @@ impl World {
                     let name = self.machines[position].name.clone();
                     self.machines[position].hardware.borrow_mut().take_image_after_kill();
                     machine::bury(|| self.sim.crash(name.as_str()));
-                    if let Phase::Exited(Err(error)) = phase {
+                    if let Phase::Exited(Err(error)) = phase
+                        && !self.machines[position].excused.get()
+                    {
                         return Err(Violation::new("software-stays-up", format!("{name} exited: {error}")));
                     }
                 }
@@ -202,7 +249,10 @@ impl World {
         let position = self.position(name);
         let phase = self.machines[position].phase.borrow().clone();
         match phase {
-            Phase::Running => return false,
+            Phase::Running => {
+                self.machines[position].excused.set(false);
+                return false;
+            }
             Phase::Ghost { .. } => self.take_down(position, true),
             Phase::Down { .. } | Phase::Exited(_) => {}
         }
@@ -210,6 +260,7 @@ impl World {
             self.rejoin(name);
         }
         interpose::set_driver_time(self.sim.elapsed());
+        self.machines[position].excused.set(false);
         self.machines[position].phase.replace(Phase::Running);
         self.sim.bounce(name.as_str());
         true
@@ -218,33 +269,104 @@ impl World {
     /// Holds every packet from and to a machine until it is [`World::rejoin`]ed: what TCP makes of a network that is cut, because
     /// it sends again. May be done several times over.
     pub fn isolate(&mut self, name: &MachineName) {
-        let position = self.position(name);
-        for other in (0..self.machines.len()).filter(|other| *other != position) {
-            let link = (position.min(other), position.max(other));
-            let holds = self.holds.entry(link).or_default();
-            *holds += 1;
-            if *holds == 1 {
-                self.sim.hold(self.machines[position].name.as_str(), self.machines[other].name.as_str());
-            }
+        for other in self.others(name) {
+            self.block(name, &other);
+            self.block(&other, name);
         }
     }
 
     /// Undoes one [`World::isolate`].
     pub fn rejoin(&mut self, name: &MachineName) {
-        let position = self.position(name);
-        for other in (0..self.machines.len()).filter(|other| *other != position) {
-            let link = (position.min(other), position.max(other));
-            let holds = self.holds.entry(link).or_default();
-            *holds = holds.saturating_sub(1);
-            if *holds == 0 {
-                self.sim.release(self.machines[position].name.as_str(), self.machines[other].name.as_str());
-            }
+        for other in self.others(name) {
+            self.unblock(name, &other);
+            self.unblock(&other, name);
         }
     }
 
-    /// Changes how long packets may take.
-    pub fn set_latency_max(&mut self, latency_max: Duration) {
-        self.sim.set_max_message_latency(latency_max);
+    /// Holds every packet from one machine to another until it is [`World::unblock`]ed as often.
+    pub fn block(&mut self, from: &MachineName, to: &MachineName) {
+        let link = (self.position(from), self.position(to));
+        *self.blocks.entry(link).or_default() += 1;
+        self.settle(link);
+    }
+
+    /// Undoes one [`World::block`].
+    pub fn unblock(&mut self, from: &MachineName, to: &MachineName) {
+        let link = (self.position(from), self.position(to));
+        let blocks = self.blocks.entry(link).or_default();
+        *blocks = blocks.saturating_sub(1);
+        self.settle(link);
+    }
+
+    fn is_blocked(&self, from: usize, to: usize) -> bool {
+        self.blocks.get(&(from, to)).is_some_and(|blocks| *blocks > 0)
+    }
+
+    /// Makes a link what the faults that are under way make of it. One that is blocked in one direction is held, and what goes in
+    /// the other direction is let through at every step.
+    fn settle(&mut self, (a, b): (usize, usize)) {
+        let (a_name, b_name) = (self.machines[a].name.clone(), self.machines[b].name.clone());
+        if self.is_blocked(a, b) || self.is_blocked(b, a) {
+            self.sim.hold(a_name.as_str(), b_name.as_str());
+        } else {
+            self.sim.release(a_name.as_str(), b_name.as_str());
+        }
+    }
+
+    /// Lets packets through whose direction is open although that of the answers is not.
+    fn pass_open_directions(&mut self) {
+        let half_open = |(from, to): (usize, usize)| self.is_blocked(from, to) && !self.is_blocked(to, from);
+        let open: Vec<_> = self.blocks.keys().copied().filter(|link| half_open(*link)).map(|(from, to)| (to, from)).collect();
+        if open.is_empty() {
+            return;
+        }
+        let address = |position: usize| self.sim.lookup(self.machines[position].name.as_str());
+        let open: Vec<_> = open.into_iter().map(|(from, to)| (address(from), address(to))).collect();
+        self.sim.links(|links| {
+            for packet in links.flatten() {
+                let (from, to) = packet.pair();
+                if open.contains(&(from.ip(), to.ip())) {
+                    packet.deliver();
+                }
+            }
+        });
+    }
+
+    fn others(&self, name: &MachineName) -> Vec<MachineName> {
+        self.names().into_iter().filter(|other| other != name).collect()
+    }
+
+    /// How long packets take at most when no fault slows them.
+    #[must_use]
+    pub fn latency_max(&self) -> Duration {
+        self.latency_max
+    }
+
+    /// Makes packets take up to this long, everywhere or on the links of one machine. Of several such faults the worst counts.
+    pub fn slow_down(&mut self, machine: Option<&MachineName>, latency_max: Duration) {
+        let machine = machine.map(|name| self.position(name));
+        self.slowed.push((machine, latency_max));
+        self.set_latencies();
+    }
+
+    /// Undoes one [`World::slow_down`] with the same arguments.
+    pub fn speed_up(&mut self, machine: Option<&MachineName>, latency_max: Duration) {
+        let machine = machine.map(|name| self.position(name));
+        if let Some(found) = self.slowed.iter().position(|slowed| *slowed == (machine, latency_max)) {
+            self.slowed.swap_remove(found);
+        }
+        self.set_latencies();
+    }
+
+    fn set_latencies(&mut self) {
+        for a in 0..self.machines.len() {
+            for b in a + 1..self.machines.len() {
+                let here = |at: Option<usize>| at.is_none_or(|at| at == a || at == b);
+                let slowed = self.slowed.iter().filter(|(at, _)| here(*at)).map(|(_, latency)| *latency).max();
+                let latency = slowed.unwrap_or(self.latency_max).max(self.latency_max);
+                self.sim.set_link_max_message_latency(self.machines[a].name.as_str(), self.machines[b].name.as_str(), latency);
+            }
+        }
     }
 
     /// What a machine had sent when it lost power still arrives.
@@ -274,10 +396,6 @@ impl World {
         if dark {
             for other in &others {
                 self.sim.repair(name.as_str(), self.machines[*other].name.as_str());
-                // Links that other faults hold were just healed: hold them again.
-                if self.holds.get(&(position.min(*other), position.max(*other))).is_some_and(|holds| *holds > 0) {
-                    self.sim.hold(name.as_str(), self.machines[*other].name.as_str());
-                }
             }
             self.isolate(&name);
         }

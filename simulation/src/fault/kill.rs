@@ -1,8 +1,9 @@
 //! `kill -9`: connections are reset, whatever was written to a file stays. Later the process starts again.
 
+use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-use super::FaultKind;
+use super::{Befalls, Begun, FaultKind};
 use crate::machine::MachineName;
 use crate::world::World;
 
@@ -12,12 +13,19 @@ pub struct Kill;
 
 impl FaultKind for Kill {
     const NAME: &'static str = "kill";
+    const BEFALLS: Befalls = Befalls::Any;
 
-    fn begin(&self, world: &mut World, target: &MachineName) -> bool {
-        world.kill(target)
+    fn draw(_: &mut Pcg64Mcg) -> Self {
+        Self
     }
 
-    fn end(&self, world: &mut World, target: &MachineName) {
-        world.start(target);
+    fn begin(&self, world: &mut World, target: &MachineName) -> Begun {
+        if !world.kill(target) {
+            return Begun::Nothing;
+        }
+        let target = target.clone();
+        Begun::effect(move |world| {
+            world.start(&target);
+        })
     }
 }

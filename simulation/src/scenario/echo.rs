@@ -76,7 +76,7 @@ fn drive(world: &mut World, director: &mut Director, served: &[Rc<Cell<u64>>]) -
 
 fn draw(seed: Seed) -> Plan {
     let mut stream = seed.stream("plan");
-    let slow = SlowNetwork { latency_max_ms: 80, usual_ms: LATENCY_MAX_MS };
+    let slow = SlowNetwork { latency_max_ms: 80 };
     let faults = [
         Fault::PowerLoss(PowerLoss),
         Fault::Kill(Kill),

@@ -17,13 +17,13 @@ pub(super) const SCENARIO: Scenario = Scenario {
     instrument: false,
 };
 
-fn draw(seed: Seed, usual_ms: u64) -> Plan {
+fn draw(seed: Seed, _usual_ms: u64) -> Plan {
     let mut stream = seed.stream("plan");
     let count = stream.random_range(1..=4);
-    Plan((0..count).map(|_| one(&mut stream, usual_ms)).collect())
+    Plan((0..count).map(|_| one(&mut stream)).collect())
 }
 
-fn one(stream: &mut Pcg64Mcg, usual_ms: u64) -> Planned {
+fn one(stream: &mut Pcg64Mcg) -> Planned {
     let target = match stream.random_range(0..10) {
         0..=3 => Target::leader_of(REGION),
         4 => Target::leader_of(DIRECTORY),
@@ -35,7 +35,7 @@ fn one(stream: &mut Pcg64Mcg, usual_ms: u64) -> Planned {
         2 | 3 => Fault::Kill(Kill),
         4 | 5 => Fault::Isolate(Isolate),
         6 => Fault::ClockJump(ClockJump { by_ms: [-3_600_000, -5_000, 5_000, 3_600_000][stream.random_range(0..4)] }),
-        _ => Fault::SlowNetwork(SlowNetwork { latency_max_ms: 120, usual_ms }),
+        _ => Fault::SlowNetwork(SlowNetwork { latency_max_ms: 120 }),
     };
     let when = When::AtMs(stream.random_range(300..LOAD_MS - 1_000));
     Planned { when, target, fault, lasts_ms: [20, 300, 1_500, 5_000][stream.random_range(0..4)] }

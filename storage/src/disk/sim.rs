@@ -124,6 +124,11 @@ impl SimDisk {
         self.lock().capacity_bytes = capacity_bytes;
     }
 
+    /// Bytes of all files together.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().used_bytes
+    }
+
     /// The next `count` syncs of files fail with EIO.
     pub fn fail_syncs(&self, count: u32) {
         self.lock().fail_syncs = count;

@@ -60,7 +60,7 @@ fn run(seed: Seed, outcome: &mut Outcome, lying_disks: bool) -> Result<(), Viola
         let counters = counters.clone();
         world.add(&format!("n{node}"), move |boot| node::run(node, boot, counters.clone()));
     }
-    let mut director = Director::new(&world, draw(seed, latency_max_ms));
+    let mut director = Director::new(&world, draw(seed));
     let result = drive(&mut world, &mut director, &counters);
     outcome.simulated_ms = world.elapsed().as_millis() as u64;
     outcome.fired = director.fired().clone();
@@ -96,7 +96,7 @@ fn drive(world: &mut World, director: &mut Director, counters: &Counters) -> Res
 }
 
 /// Each seed has its own mixture, and few faults at a time: what overlaps everything finds nothing.
-fn draw(seed: Seed, usual_ms: u64) -> Plan {
+fn draw(seed: Seed) -> Plan {
     let mut stream = seed.stream("plan");
     let count = stream.random_range(1..=6);
     let mut planned = Vec::new();
@@ -116,7 +116,7 @@ fn draw(seed: Seed, usual_ms: u64) -> Plan {
             }
             7 => (When::AtMs(at_ms), Fault::Kill(Kill)),
             8 => (When::AtMs(at_ms), Fault::Isolate(Isolate)),
-            _ => (When::AtMs(at_ms), Fault::SlowNetwork(SlowNetwork { latency_max_ms: 150, usual_ms })),
+            _ => (When::AtMs(at_ms), Fault::SlowNetwork(SlowNetwork { latency_max_ms: 150 })),
         };
         // Most are back at once: recovery in the middle of an election is where mistakes are.
         let lasts_ms = [5, 50, 400, 3_000][stream.random_range(0..4)];

@@ -79,7 +79,7 @@ pub(super) struct SimState {
     /// Raised when open files go.
     pub epoch: u64,
     pub capacity_bytes: Option<u64>,
-    used_bytes: u64,
+    pub used_bytes: u64,
     /// Changes until the power fails.
     pub cut_after: Option<u64>,
     pub fail_syncs: u32,
