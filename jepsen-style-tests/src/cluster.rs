@@ -3,6 +3,7 @@
 //! Everything is in one folder, named on every process's command line, so that nothing of it can be taken for something else and
 //! nothing outlives the run unseen. Every wait has an end; what ends it says what the processes said last.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -11,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use marchland_admin::client::{AdminCluster, AdminEndpoint};
 use marchland_admin::verify::{VerifyReport, verify};
-use marchland_proto::cluster::InspectReply;
+use marchland_proto::cluster::{GroupStatus, InspectReply, StatusReply};
 use marchland_proto::net::TokioTransport;
 use marchland_types::{CutNumber, GroupId, RegionId, WorldId};
 use serde::Deserialize;
@@ -34,6 +35,8 @@ const PORTS_TO: u16 = 32_000;
 /// A cluster uses base + 101 to base + 303.
 const PORTS_APART: u16 = 400;
 
+/// The directory of the world.
+pub const DIRECTORY: GroupId = GroupId::directory(WorldId(1));
 /// The only region of a world.
 pub const REGION: GroupId = GroupId::region(WorldId(1), RegionId(1));
 
@@ -105,6 +108,8 @@ pub struct Cluster {
     base_port: u16,
     options: Vec<String>,
     up: Option<Child>,
+    /// Nodes that were started one by one.
+    by_hand: BTreeMap<u32, Child>,
     ready: Option<Ready>,
 }
 
@@ -117,6 +122,7 @@ impl Cluster {
             base_port: free_base_port()?,
             options: options.iter().map(ToString::to_string).collect(),
             up: None,
+            by_hand: BTreeMap::new(),
             ready: None,
         })
     }
@@ -157,6 +163,120 @@ impl Cluster {
             }
             sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Makes the cluster with `up`, and runs its nodes without it from here on, each to be killed and started alone.
+    pub async fn start_by_hand(&mut self) -> anyhow::Result<()> {
+        self.start().await?;
+        let (ready, file) = (self.ready.clone(), std::fs::read(self.ready_file())?);
+        self.stop().await?;
+        self.ready = ready;
+        // Where admin clients find the nodes. Its process ids are not looked at.
+        std::fs::write(self.ready_file(), file)?;
+        for node in self.numbers()? {
+            self.start_node(node)?;
+        }
+        for node in self.numbers()? {
+            self.node_ready(node).await?;
+        }
+        Ok(())
+    }
+
+    fn numbers(&self) -> anyhow::Result<Vec<u32>> {
+        Ok(self.ready()?.nodes.iter().map(|node| node.id).collect())
+    }
+
+    /// Starts a node of a cluster that is run by hand.
+    pub fn start_node(&mut self, number: u32) -> anyhow::Result<()> {
+        ensure!(!self.by_hand.contains_key(&number), "node {number} runs already");
+        let log = self.data().join(format!("node-{number}/node.log"));
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+        let mut command = self.binary.command();
+        command.args(["node", "--config"]).arg(self.node_config(number)).stdout(log.try_clone()?).stderr(log);
+        let child = command.process_group(0).spawn().context("can not start the binary")?;
+        let ready = self.ready.as_mut().context("the cluster does not run")?;
+        let node = ready.nodes.iter_mut().find(|node| node.id == number).context("no such node")?;
+        node.pid = child.id().context("ended at once")?;
+        self.by_hand.insert(number, child);
+        Ok(())
+    }
+
+    /// Kills a node that was started by hand, without any warning, and waits until it is gone.
+    pub async fn kill_node(&mut self, number: u32) -> anyhow::Result<()> {
+        let mut child = self.by_hand.remove(&number).context("it does not run")?;
+        child.start_kill()?;
+        timeout(GONE_WITHIN, child.wait()).await.context("it does not go")??;
+        Ok(())
+    }
+
+    /// Waits for the end of a node that was started by hand.
+    pub async fn node_ended(&mut self, number: u32, within: Duration) -> anyhow::Result<ExitStatus> {
+        let child = self.by_hand.get_mut(&number).context("it does not run")?;
+        let status = timeout(within, child.wait()).await.with_context(|| format!("node {number} goes on after {within:?}"))??;
+        self.by_hand.remove(&number);
+        Ok(status)
+    }
+
+    /// Asks a node for a clean stop and waits for it.
+    pub async fn stop_node(&mut self, number: u32) -> anyhow::Result<()> {
+        let mut child = self.by_hand.remove(&number).context("it does not run")?;
+        let pid = child.id().context("it has ended by itself")?;
+        // SAFETY: plain system call; our own child, not yet waited for.
+        unsafe { libc::kill(pid as i32, libc::SIGTERM) };
+        let status = timeout(STOP_WITHIN, child.wait()).await.with_context(|| format!("no stop:\n{}", self.last_words()))??;
+        ensure!(status.success(), "node {number} stopped with {status}:\n{}", self.last_words());
+        Ok(())
+    }
+
+    /// Waits until a node serves players.
+    pub async fn node_ready(&self, number: u32) -> anyhow::Result<()> {
+        self.until(&format!("node {number} is ready"), async || Ok(self.status(number).await?.ready)).await
+    }
+
+    /// What a node says of itself.
+    pub async fn status(&self, number: u32) -> anyhow::Result<StatusReply> {
+        let at = self.ready()?.nodes.iter().position(|node| node.id == number).context("no such node")?;
+        Ok(self.admin()?.nodes[at].status().await?)
+    }
+
+    /// A node's replica of a group, as it says itself.
+    pub async fn replica(&self, number: u32, group: GroupId) -> anyhow::Result<GroupStatus> {
+        let status = self.status(number).await?;
+        status.groups.into_iter().find(|g| g.group == group.0).with_context(|| format!("node {number} has no {group}"))
+    }
+
+    /// The node that leads a group.
+    pub async fn leader(&self, group: GroupId) -> anyhow::Result<u32> {
+        for _ in 0..600 {
+            for number in self.by_hand.keys() {
+                if self.replica(*number, group).await.is_ok_and(|replica| replica.role == "leader") {
+                    return Ok(*number);
+                }
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        bail!("nobody leads {group}:\n{}", self.last_words())
+    }
+
+    /// Waits until something is so. How long that takes is the machine's affair; that it happens is the cluster's. What can not be
+    /// asked yet is not so yet.
+    pub async fn until(&self, what: &str, so: impl AsyncFn() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        let mut last = String::new();
+        while begun.elapsed() < READY_WITHIN {
+            match so().await {
+                Ok(true) => return Ok(()),
+                Ok(false) => last.clear(),
+                Err(error) => last = format!("{error:#}"),
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        bail!("not within {READY_WITHIN:?}: {what} {last}\n{}", self.last_words())
+    }
+
+    /// Everything that a node has said.
+    pub fn said(&self, number: u32) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(self.data().join(format!("node-{number}/node.log")))?)
     }
 
     /// The running cluster's ready file.
@@ -210,6 +330,13 @@ impl Cluster {
 
     /// Asks for a clean stop and waits for it.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
+        if !self.by_hand.is_empty() {
+            for number in self.by_hand.keys().copied().collect::<Vec<_>>() {
+                self.stop_node(number).await?;
+            }
+            self.ready = None;
+            return Ok(());
+        }
         let mut up = self.up.take().context("the cluster does not run")?;
         self.ready = None;
         let pid = up.id().context("up has ended by itself")?;

@@ -25,6 +25,7 @@ mod node;
 mod options;
 mod record;
 mod scheduler;
+mod replacement;
 mod service;
 mod snapshots;
 pub mod testkit;
@@ -36,6 +37,7 @@ pub use api::{
 };
 pub use group::Group;
 pub use node::{OpenError, RaftNode};
-pub use options::{AddressBook, BadOptions, Limits, NodeOptions, Timings};
+pub use options::{AddressBook, BadOptions, Limits, NodeOptions, Standing, Timings};
 pub use record::BadRecord;
 pub use service::RaftService;
+pub use replacement::{Replacement, next_replacement};

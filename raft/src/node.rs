@@ -15,7 +15,7 @@ use crate::link::{LinkError, connector};
 use crate::log_store::{AnyLog, FatalCell, LogStore, reconcile};
 use crate::machine::{MachineAdapter, MachineState};
 use crate::network::{Factory, Links};
-use crate::options::{BadOptions, Limits, NodeOptions, Timings};
+use crate::options::{BadOptions, Limits, NodeOptions, Standing, Timings};
 use crate::scheduler;
 use crate::service::RaftService;
 use crate::snapshots;
@@ -91,6 +91,14 @@ impl NodeInner {
         }
     }
 
+    /// Whether a replica is a member of a group, as far as this node's replica of it knows.
+    pub(crate) fn has_member(&self, id: GroupId, replica: ReplicaId) -> bool {
+        self.group(id).is_some_and(|group| {
+            let status = group.status();
+            status.voters.contains(&replica) || status.learners.contains(&replica)
+        })
+    }
+
     pub(crate) fn groups(&self) -> Vec<Arc<GroupInner>> {
         let slots = self.slots();
         slots.values().filter_map(|slot| if let Slot::Open(group) = slot { Some(group.clone()) } else { None }).collect()
@@ -104,8 +112,8 @@ impl NodeInner {
         self.options.replica()
     }
 
-    pub(crate) fn issued(&self, replica: ReplicaId) -> bool {
-        self.options.addresses.issued(replica)
+    pub(crate) fn standing(&self, replica: ReplicaId) -> Standing {
+        self.options.addresses.standing(replica)
     }
 
     pub(crate) fn timings(&self) -> &Timings {
@@ -209,7 +217,8 @@ impl RaftNode {
     }
 
     /// Opens a group whose state machine lost its store while log and vote are whole: the first of `peers` that gives a
-    /// snapshot not older than the log restores it. Nothing is fetched when nothing is missing.
+    /// snapshot not older than the log restores it. Nothing is fetched when nothing is missing. A peer with incarnation 0
+    /// is whichever replica its node has now.
     pub async fn rebuild_group(&self, id: GroupId, machine: Arc<dyn Machine>, peers: &[ReplicaId]) -> Result<Group, OpenError> {
         self.enter(id)?;
         let opened = match self.0.open(id, machine.clone()).await {

@@ -14,8 +14,20 @@ pub trait AddressBook: Send + Sync + 'static {
     /// `host:port` of a node's cluster server, if it is known. Asked again at every connection.
     fn address(&self, node: NodeId) -> Option<String>;
 
-    /// Whether this pair of node and incarnation was issued. What an unknown pair says is refused.
-    fn issued(&self, replica: ReplicaId) -> bool;
+    /// What is known of this pair of node and incarnation.
+    fn standing(&self, replica: ReplicaId) -> Standing;
+}
+
+/// Whether a pair of node and incarnation may speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is its node's newest one.
+    Issued,
+    /// Its node has a newer one: the folder was lost or replaced, and what is left of the old one must not speak any more.
+    Superseded,
+    /// Not known here to have been issued. It may speak to a group that has it as a member, and to the group from which
+    /// this node would learn of it; to no other.
+    Unknown,
 }
 
 /// A node's raft.
@@ -229,8 +241,8 @@ mod tests {
             None
         }
 
-        fn issued(&self, _: ReplicaId) -> bool {
-            true
+        fn standing(&self, _: ReplicaId) -> Standing {
+            Standing::Issued
         }
     }
 

@@ -14,13 +14,14 @@ use marchland_proto::cluster::raft_transport_server::{RaftTransport, RaftTranspo
 use marchland_proto::cluster::{RaftBatch, RaftEnvelope, RaftError, SnapshotAnswer, SnapshotChunk, SnapshotRequest};
 use marchland_proto::net::{PeerIdentity, Role, peer_of};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
-use marchland_types::{GroupId, ReplicaId};
+use marchland_types::{GroupId, GroupKind, Incarnation, ReplicaId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::group::GroupInner;
 use crate::node::NodeInner;
+use crate::options::Standing;
 use crate::snapshots::{self, Outgoing};
 use crate::types::RaftSnapshot;
 use crate::wire::{self, Refusal};
@@ -54,10 +55,15 @@ fn admit(node: &NodeInner, peer: &PeerIdentity, from: ReplicaId, to: ReplicaId, 
     if to != node.me() {
         return Err(Refusal::OtherReplica.with(format!("this is replica {}, not {to}", node.me())));
     }
-    if !node.issued(from) {
-        return Err(Refusal::OtherReplica.with(format!("replica {from} was never issued")));
+    match node.standing(from) {
+        Standing::Issued => Ok(()),
+        Standing::Superseded => {
+            Err(Refusal::OtherReplica.with(format!("replica {from} was superseded: its node has another data folder now")))
+        }
+        // From the directory's own log this node learns who was issued: it can not know that before it is told.
+        Standing::Unknown if group.kind() == Some(GroupKind::Directory) || node.has_member(group, from) => Ok(()),
+        Standing::Unknown => Err(Refusal::OtherReplica.with(format!("replica {from} was never issued"))),
     }
-    Ok(())
 }
 
 fn group(node: &NodeInner, id: GroupId) -> Result<Arc<GroupInner>, RaftError> {
@@ -197,7 +203,7 @@ impl RaftTransport for RaftService {
         let request = request.into_inner();
         let (id, from) = (GroupId(request.group), ReplicaId(request.from));
         let refused = |error: RaftError| Status::failed_precondition(error.reason);
-        admit(&self.0, &peer, from, ReplicaId(request.to), id).map_err(refused)?;
+        admit(&self.0, &peer, from, self.me_or(ReplicaId(request.to)), id).map_err(refused)?;
         let group = group(&self.0, id).map_err(refused)?;
         let turn = self.0.fetched().try_acquire_owned().map_err(|_| Status::resource_exhausted("too many snapshots at once"))?;
         let snapshot = group.snapshot().await.map_err(|e| Status::unavailable(e.to_string()))?;
@@ -208,6 +214,12 @@ impl RaftTransport for RaftService {
 }
 
 impl RaftService {
+    /// This replica, if whichever its node has is meant: who asks for a snapshot may not know that a folder was replaced.
+    fn me_or(&self, to: ReplicaId) -> ReplicaId {
+        let me = self.0.me();
+        if to == ReplicaId::new(me.node(), Incarnation(0)) { me } else { to }
+    }
+
     async fn install(
         &self,
         peer: &PeerIdentity,

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::api::{Applied, BoxFuture, Entry, Machine, MachineFault, Payload, Role, Snapshot, SnapshotBody};
 use crate::group::Group;
 use crate::node::RaftNode;
-use crate::options::{AddressBook, NodeOptions};
+use crate::options::{AddressBook, NodeOptions, Standing};
 
 /// A command that makes a [`Tally`] fail.
 pub const FAULT: &[u8] = b"fault";
@@ -31,7 +31,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Default)]
 pub struct Book {
     addresses: Mutex<BTreeMap<NodeId, String>>,
-    refused: Mutex<BTreeSet<ReplicaId>>,
+    standing: Mutex<BTreeMap<ReplicaId, Standing>>,
 }
 
 impl Book {
@@ -40,9 +40,9 @@ impl Book {
         lock(&self.addresses).insert(node, address);
     }
 
-    /// From here on, what this replica says is refused.
-    pub fn refuse(&self, replica: ReplicaId) {
-        lock(&self.refused).insert(replica);
+    /// From here on, this is what is known of a replica. Of others it is known that they were issued.
+    pub fn set_standing(&self, replica: ReplicaId, standing: Standing) {
+        lock(&self.standing).insert(replica, standing);
     }
 }
 
@@ -51,8 +51,8 @@ impl AddressBook for Book {
         lock(&self.addresses).get(&node).cloned()
     }
 
-    fn issued(&self, replica: ReplicaId) -> bool {
-        !lock(&self.refused).contains(&replica)
+    fn standing(&self, replica: ReplicaId) -> Standing {
+        lock(&self.standing).get(&replica).copied().unwrap_or(Standing::Issued)
     }
 }
 

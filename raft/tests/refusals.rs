@@ -9,7 +9,7 @@ use marchland_proto::cluster::{
     RaftAppend, RaftBatch, RaftEnvelope, RaftVote, RaftVoteId, SnapshotBegin, SnapshotChunk, SnapshotRequest,
 };
 use marchland_proto::net::{ClusterClient, ClusterSecurity, PeerIdentity, Role as PeerRole, cluster_channel};
-use marchland_raft::AddressBook;
+use marchland_raft::{AddressBook, Standing};
 use marchland_types::{GroupId, Incarnation, NodeId, ReplicaId, Term, WorldId};
 use support::{Cluster, eventually, group_id, identity, propose, replica};
 
@@ -80,7 +80,7 @@ async fn role_world_sender_receiver_and_group_are_checked() {
     let older = ReplicaId::new(NodeId(1), Incarnation(2));
     assert_eq!(code(&ask(&cluster, mine(), me, older, group_id(), Some(vote(99))).await), OTHER_REPLICA);
     let forged = ReplicaId::new(NodeId(2), Incarnation(9));
-    cluster.book.refuse(forged);
+    cluster.book.set_standing(forged, Standing::Unknown);
     assert_eq!(code(&ask(&cluster, mine(), forged, you, group_id(), Some(vote(99))).await), OTHER_REPLICA);
 
     let other = marchland_raft::testkit::bench_group(5);
@@ -133,7 +133,7 @@ async fn a_node_whose_data_folder_was_made_anew_is_another_replica() {
     let lost = 1 + node % 3;
     cluster.kill(lost).await;
     cluster.folders.remove(&lost);
-    cluster.book.refuse(replica(lost));
+    cluster.book.set_standing(replica(lost), Standing::Superseded);
     cluster.start_as(lost, Incarnation(2)).await;
     let group = cluster.open(lost, group_id()).await;
     let new = ReplicaId::new(NodeId(lost), Incarnation(2));

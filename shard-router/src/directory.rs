@@ -12,6 +12,7 @@ use crate::machine::DirectoryMachine;
 use crate::options::{BadOptions, DirectoryOptions, PumpOptions};
 use crate::outbox::DirectoryOutbox;
 use crate::pump::ChannelPump;
+use crate::registry::Registry;
 use crate::service::DirectoryService;
 use crate::view::DirectoryView;
 
@@ -37,18 +38,18 @@ pub struct Directory<K, C> {
 
 impl<K: KeyedStore, C: Clock> Directory<K, C> {
     /// Opens the replica of `world` on this node. A store that lost its records is filled from `peers` before the group
-    /// starts.
+    /// starts. The registry learns of every node that it has, now and later.
     pub async fn open(
         raft: &RaftNode,
         world: WorldId,
         store: K,
-        clock: C,
+        (clock, registry): (C, Registry),
         peers: &[ReplicaId],
         options: DirectoryOptions,
     ) -> Result<Self, OpenDirectoryError> {
         options.validate()?;
         let id = GroupId::directory(world);
-        let machine = Arc::new(DirectoryMachine::open(id, store).await?);
+        let machine = Arc::new(DirectoryMachine::open(id, store, registry).await?);
         let group = raft.rebuild_group(id, machine.clone(), peers).await?;
         let service = Arc::new(DirectoryService::new(world, group, machine.view(), clock, options));
         Ok(Self { machine, service })

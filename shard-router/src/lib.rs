@@ -14,6 +14,8 @@
 //! - A sign-in is answered from committed state. One whose outcome is unknown is tried again with the same request id, here
 //!   and by the client, and takes effect once.
 //! - Where a character is, is read after a barrier; the map may be older than the newest, and carries its epoch.
+//! - A node whose data folder was lost has a new incarnation, and whoever leads a group puts the new replica into the place of
+//!   the old one.
 //!
 //! The pump knows nothing of directories: regions deliver with it, too.
 
@@ -22,10 +24,12 @@ mod delivery;
 mod directory;
 mod group;
 mod machine;
+mod members;
 mod options;
 mod outbox;
 mod peers;
 mod pump;
+mod registry;
 mod server;
 mod service;
 mod snapshot;
@@ -37,10 +41,12 @@ pub use directory::{Directory, OpenDirectoryError};
 pub use group::DirectoryGroup;
 pub use machine::DirectoryMachine;
 pub use marchland_router_core as core;
+pub use members::keep_members;
 pub use options::{BadOptions, ClientOptions, DirectoryOptions, PumpOptions};
 pub use outbox::DirectoryOutbox;
 pub use peers::Peers;
 pub use pump::{ChannelPump, Outbox, OutboxError};
+pub use registry::Registry;
 pub use server::Directories;
 pub use service::{DirectoryService, OrderError};
 pub use view::{DirectoryView, ReadError};

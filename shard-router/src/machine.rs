@@ -21,6 +21,7 @@ use marchland_types::{GroupId, LogIndex, Position, Term, point};
 use prost::Message;
 use tokio::sync::watch;
 
+use crate::registry::Registry;
 use crate::snapshot::{Incoming, Outgoing};
 use crate::view::DirectoryView;
 
@@ -38,6 +39,7 @@ pub struct DirectoryMachine<K> {
     view_turn: Arc<tokio::sync::Mutex<()>>,
     role: watch::Sender<Role>,
     posted: watch::Sender<u64>,
+    registry: Registry,
 }
 
 /// What a batch has fetched and written.
@@ -54,8 +56,8 @@ impl Read for Known {
 }
 
 impl<K: KeyedStore> DirectoryMachine<K> {
-    /// Over a store that holds nothing, or what an earlier run left in it.
-    pub async fn open(group: GroupId, store: K) -> Result<Self, MachineFault> {
+    /// Over a store that holds nothing, or what an earlier run left in it. The registry is told of every node in it.
+    pub async fn open(group: GroupId, store: K, registry: Registry) -> Result<Self, MachineFault> {
         let fault = |e: KeyedError| MachineFault { group, reason: e.to_string() };
         // What can be read now may not be on disk. From here on it is, so that it can be reported as durable.
         store.persist().await.map_err(fault)?;
@@ -64,6 +66,7 @@ impl<K: KeyedStore> DirectoryMachine<K> {
             None => Applied::default(),
             Some(bytes) => decode_applied(bytes).map_err(|reason| MachineFault { group, reason })?,
         };
+        registry.read(&DirectoryView::new(store.clone())).await.map_err(|e| MachineFault { group, reason: e.to_string() })?;
         Ok(Self {
             group,
             store,
@@ -72,6 +75,7 @@ impl<K: KeyedStore> DirectoryMachine<K> {
             view_turn: Arc::default(),
             role: watch::Sender::new(Role::Learner { leader: None }),
             posted: watch::Sender::new(0),
+            registry,
         })
     }
 
@@ -170,10 +174,12 @@ impl<K: KeyedStore> DirectoryMachine<K> {
                 (key, value)
             })
             .collect();
+        let nodes: Vec<_> = writes.iter().filter(|(key, _)| Registry::holds(key)).filter_map(|(_, node)| node.clone()).collect();
         writes.push((Key::Applied.encode(), Some(encode_applied(applied))));
         point!("directory.before_store");
         self.store.apply(Batch { writes }).await.map_err(|e| self.fault(e))?;
         point!("directory.stored");
+        nodes.into_iter().try_for_each(|node| self.registry.learn(node)).map_err(|e| self.fault(e))?;
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied.clone();
         Ok(())
     }
@@ -193,6 +199,7 @@ impl<K: KeyedStore> DirectoryMachine<K> {
         point!("directory.before_install");
         self.store.install(Box::new(source)).await.map_err(|e| self.fault(e))?;
         point!("directory.installed");
+        self.registry.read(&self.view()).await.map_err(|e| self.fault(e))?;
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.applied;
         self.posted.send_modify(|n| *n = n.wrapping_add(1));
         Ok(())

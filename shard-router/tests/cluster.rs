@@ -15,7 +15,9 @@ use marchland_proto::storage::directory_entry::Body;
 use marchland_raft::testkit::Book;
 use marchland_raft::{Group, NodeOptions, RaftNode, Role};
 use marchland_router::core::check;
-use marchland_router::{ClientOptions, Directories, Directory, DirectoryClient, DirectoryError, DirectoryOptions, Peers};
+use marchland_router::{
+    ClientOptions, Directories, Directory, DirectoryClient, DirectoryError, DirectoryOptions, Peers, Registry,
+};
 use marchland_storage::disk::SimDisk;
 use marchland_storage::log::{LogOptions, SharedLog};
 use marchland_types::{CharacterId, Incarnation, NodeId};
@@ -46,8 +48,16 @@ async fn start(node: u32, disk: &SimDisk, book: &Arc<Book>) -> Node {
     let raft = RaftNode::start(options, &TokioTransport, &security, log).expect("raft starts");
     let store = store(disk);
     let peers: Vec<_> = (1..=3).filter(|&n| n != node).map(replica).collect();
-    let directory =
-        Directory::open(&raft, WORLD, store.clone(), TestClock::default(), &peers, DirectoryOptions::default()).await.unwrap();
+    let directory = Directory::open(
+        &raft,
+        WORLD,
+        store.clone(),
+        (TestClock::default(), Registry::default()),
+        &peers,
+        DirectoryOptions::default(),
+    )
+    .await
+    .unwrap();
     let directories = Directories::default();
     directories.insert(directory.service());
     let listener = TokioTransport.listen("127.0.0.1:0").await.unwrap();

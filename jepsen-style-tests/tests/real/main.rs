@@ -12,6 +12,7 @@
 
 mod certificates;
 mod kill_all;
+mod lost_folder;
 mod plants;
 mod power_cut;
 mod refusals;
@@ -30,6 +31,7 @@ const TESTS: &[Test] = &[
     ("refusals: bad starts are refused with a clear error", |scene| Box::pin(refusals::run(scene))),
     ("kill_all: nothing acknowledged is lost when every node is killed at once", |scene| Box::pin(kill_all::run(scene))),
     ("power_cut: nothing acknowledged is lost when every node loses power at once", |scene| Box::pin(power_cut::run(scene))),
+    ("lost_folder: a replica that lost its folder is replaced", |scene| Box::pin(lost_folder::run(scene))),
     ("planted_divergence: verify finds a replica that differs", |scene| Box::pin(plants::divergence(scene))),
     ("planted_duplicate: verify finds an item that is there twice", |scene| Box::pin(plants::duplicate(scene))),
     ("planted_rollback: players find a world that went back", |scene| Box::pin(plants::rollback(scene))),

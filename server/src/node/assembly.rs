@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use frontier::Frontier;
 use marchland_admin::{AdminService, AdminToken};
 use marchland_edge::{Edge, EdgeLimits, EdgeOptions, EdgeStats, InterestConfig, SessionConfig};
 use marchland_proto::cluster::directory_server::DirectoryServer;
 use marchland_proto::cluster::regions_server::RegionsServer;
 use marchland_proto::net::{ClusterSecurity, Transport, serve_cluster};
 use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
-use marchland_raft::{AddressBook, BadOptions, Group, Limits, NodeOptions, OpenError, ProposeError, RaftNode, Timings};
+use marchland_raft::{AddressBook, BadOptions, Group, Limits, NodeOptions, OpenError, ProposeError, RaftNode, Standing, Timings};
 use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions, run_ticker};
 use marchland_region_core::{Game, Ground};
-use marchland_router::{ChannelPump, Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions};
+use marchland_router::{
+    ChannelPump, Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions, Registry, keep_members,
+};
 use marchland_router_core::TokenSigner;
 use marchland_storage::checkpoint::{CheckpointError, CheckpointOptions, Checkpoints};
 use marchland_storage::folder::{DataFolder, FolderError};
@@ -24,7 +25,7 @@ use marchland_storage::keyed::KeyedError;
 use marchland_storage::log::{LogOptions, OpenError as LogOpenError, SharedLog};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 use marchland_types::seam::Clock;
-use marchland_types::{GroupId, NodeId, RegionId, ReplicaId, WorldId};
+use marchland_types::{GroupId, Incarnation, NodeId, RegionId, ReplicaId, WorldId};
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -32,8 +33,9 @@ use super::admin::NodeAdmin;
 use super::birth;
 use super::front::{Front, FrontRegions};
 use super::pumps::RegionOutbox;
-use crate::config::{GroundConfig, NodeConfig};
+use crate::config::NodeConfig;
 use crate::seams::{Seams, WriterEnd};
+use crate::served::Served;
 
 /// The one region of a world, until there are more.
 pub(super) const FIRST_REGION: RegionId = RegionId(1);
@@ -119,8 +121,6 @@ pub struct NodeSettings {
     pub interest: InterestConfig,
     /// TLS for players.
     pub edge_tls: Option<tokio_rustls::TlsAcceptor>,
-    /// Ground of a new world.
-    pub ground: GroundConfig,
     /// Seed of a new world.
     pub seed: u64,
     /// Verifies sign-in tokens of a new world.
@@ -209,7 +209,6 @@ impl NodeSettings {
                 ..InterestConfig::default()
             },
             edge_tls,
-            ground: config.world.ground,
             seed: config.world.seed,
             token_key,
             admin_token,
@@ -238,15 +237,25 @@ pub(super) fn read_seed(path: &std::path::Path) -> Result<TokenSigner, String> {
     Ok(TokenSigner::from_seed(&seed))
 }
 
-struct Book(BTreeMap<NodeId, Member>);
+/// Addresses from the configuration, incarnations from the directory.
+struct Book {
+    members: BTreeMap<NodeId, Member>,
+    registry: Registry,
+}
 
 impl AddressBook for Book {
     fn address(&self, node: NodeId) -> Option<String> {
-        self.0.get(&node).map(|m| m.grpc.clone())
+        self.members.get(&node).map(|m| m.grpc.clone())
     }
 
-    fn issued(&self, replica: ReplicaId) -> bool {
-        self.0.contains_key(&replica.node()) && replica.incarnation() >= birth::FIRST
+    fn standing(&self, replica: ReplicaId) -> Standing {
+        match self.registry.standing(replica) {
+            // A founder speaks before there is a directory that could know of it.
+            Standing::Unknown if replica.incarnation() == birth::FIRST && self.members.contains_key(&replica.node()) => {
+                Standing::Issued
+            }
+            standing => standing,
+        }
     }
 }
 
@@ -279,8 +288,13 @@ struct Parts<S: Seams> {
 }
 
 impl<S: Seams> Node<S> {
-    /// Starts a node: everything is open, and its groups take part, when this returns.
-    pub async fn start(seams: S, settings: NodeSettings, security: ClusterSecurity) -> Result<Self, NodeError> {
+    /// Starts a node that runs a game: everything is open, and its groups take part, when this returns.
+    pub async fn start<G: Game>(
+        seams: S,
+        settings: NodeSettings,
+        served: Served<G>,
+        security: ClusterSecurity,
+    ) -> Result<Self, NodeError> {
         let (fatal_tx, fatal) = watch::channel(None);
         let mut tasks = JoinSet::new();
         let front = Front::new();
@@ -325,10 +339,11 @@ impl<S: Seams> Node<S> {
             routes.add_service(raft_slot.clone().into_server());
             spawn_server(&mut tasks, listener, &security, routes.routes(), server_stopped, fatal_tx.clone());
             let incarnation = birth::incarnation::<S>(&peers, &settings, &mut opened).await?;
+            let registry = Registry::default();
             let options = NodeOptions {
                 node: settings.node,
                 incarnation,
-                addresses: Arc::new(Book(settings.members.clone())),
+                addresses: Arc::new(Book { members: settings.members.clone(), registry: registry.clone() }),
                 timings: settings.timings.clone(),
                 limits: settings.limits.clone(),
             };
@@ -340,8 +355,10 @@ impl<S: Seams> Node<S> {
                 let reason = fatal_node.fatal().await;
                 told.send_replace(Some(reason));
             });
-            let opening = Opening { seams: &seams, settings: &settings, raft: &node, peers: &peers };
-            opening.open_groups(&checkpoints, &opened, &front, &regions, &source, &mut tasks).await?;
+            let opening = Opening { seams: &seams, settings: &settings, raft: &node, peers: &peers, registry: &registry };
+            opening.open_groups(served, &checkpoints, &opened, &front, &regions, &source, &mut tasks).await?;
+            tasks.spawn(keep_members(node.clone(), registry.clone()));
+            tasks.spawn(birth::stand_down(registry, node.replica(), fatal_tx.clone()));
             tasks.spawn(birth::register::<S>(peers.clone(), settings.clone(), opened.id(), incarnation, fatal_tx.clone()));
             raft = Some(node);
             folder = Some(opened);
@@ -478,11 +495,14 @@ struct Opening<'a, S: Seams> {
     settings: &'a NodeSettings,
     raft: &'a RaftNode,
     peers: &'a Peers<S::Transport>,
+    registry: &'a Registry,
 }
 
 impl<S: Seams> Opening<'_, S> {
-    async fn open_groups(
+    #[allow(clippy::too_many_arguments, reason = "each is a part of the node that is being put together")]
+    async fn open_groups<G: Game>(
         &self,
+        served: Served<G>,
         checkpoints: &Checkpoints<S::Disk>,
         folder: &DataFolder<S::Disk>,
         front: &Front<S::Keyed, S::Clock>,
@@ -490,23 +510,25 @@ impl<S: Seams> Opening<'_, S> {
         source: &Arc<NodeAdmin<S::Clock>>,
         tasks: &mut JoinSet<()>,
     ) -> Result<(), NodeError> {
-        let Self { seams, settings, raft, peers } = self;
+        let Self { seams, settings, raft, peers, registry } = self;
         let world = settings.world;
         let voters = settings.voters();
-        let replicas: Vec<_> = voters.iter().copied().collect();
+        // Whichever replicas the nodes have now.
+        let replicas: Vec<_> = settings.members.keys().map(|node| ReplicaId::new(*node, Incarnation(0))).collect();
         let directory_id = GroupId::directory(world);
         let region_id = GroupId::region(world, FIRST_REGION);
 
         let store = seams.open_keyed(&folder.keyed_dir(), directory_id, settings.keyed_cache_bytes).await?;
-        let directory = Directory::open(raft, world, store, seams.clock(), &replicas, DirectoryOptions::default()).await?;
+        let directory =
+            Directory::open(raft, world, store, (seams.clock(), (*registry).clone()), &replicas, DirectoryOptions::default())
+                .await?;
 
-        let game = Arc::new(Frontier::new().map_err(|e| NodeError::Settings(e.to_string()))?);
-        let genesis = region_genesis(settings, &game);
-        let machine: Arc<RegionMachine<Frontier, S::Disk, S::Executor>> = Arc::new(RegionMachine::new(RegionMachineOptions {
+        let genesis = region_genesis(settings, &served)?;
+        let machine: Arc<RegionMachine<G, S::Disk, S::Executor>> = Arc::new(RegionMachine::new(RegionMachineOptions {
             group: region_id,
             region: FIRST_REGION,
             replica: raft.replica(),
-            game,
+            game: served.game,
             genesis: genesis.clone(),
             checkpoints: checkpoints.clone(),
             executor: seams.executor(),
@@ -516,9 +538,14 @@ impl<S: Seams> Opening<'_, S> {
         let region = raft.rebuild_group(region_id, machine.clone(), &replicas).await?;
         regions.add(machine.clone());
 
-        // Idempotent, and at every start: a node that was away when a group was founded comes in the same way.
-        directory.group().initialize(&voters).await?;
-        region.initialize(&voters).await?;
+        // Idempotent, and at every start: a node that was away when a group was founded comes in the same way. A later
+        // incarnation founds nothing: whoever leads a group takes it in.
+        if raft.replica().incarnation() == birth::FIRST {
+            directory.group().initialize(&voters).await?;
+            region.initialize(&voters).await?;
+        } else {
+            tracing::warn!(replica = %raft.replica(), "not a founding replica: waits to be a member of its groups");
+        }
 
         front.directories().insert(directory.service());
         let plan = |group: GroupId| GroupPlan { group: group.0, replicas: voters.iter().map(|r| r.0).collect() };
@@ -544,30 +571,20 @@ impl<S: Seams> Opening<'_, S> {
     }
 }
 
-fn region_genesis(settings: &NodeSettings, game: &Frontier) -> Genesis {
-    let (parameters, (max_x, max_z)) = match settings.ground {
-        GroundConfig::Map => {
-            let [_, [max_x, max_z]] = game.aurora().ground().bounds();
-            (frontier::map_parameters(), (max_x, max_z))
-        }
-        GroundConfig::Open { side_m } => (frontier::open_parameters(side_m, 0), (side_m, side_m)),
-    };
-    let own = Neighbour {
-        region: FIRST_REGION.0,
-        group: GroupId::region(settings.world, FIRST_REGION).0,
-        min_x: 0.0,
-        min_z: 0.0,
-        max_x,
-        max_z,
-    };
-    Genesis {
+fn region_genesis<G: Game>(settings: &NodeSettings, served: &Served<G>) -> Result<Genesis, NodeError> {
+    let ground = served.game.ground(&served.parameters).map_err(|bad| NodeError::Settings(bad.to_string()))?;
+    // The one region holds all of the ground.
+    let [[min_x, min_z], [max_x, max_z]] = ground.bounds();
+    let group = GroupId::region(settings.world, FIRST_REGION).0;
+    let own = Neighbour { region: FIRST_REGION.0, group, min_x, min_z, max_x, max_z };
+    Ok(Genesis {
         world: settings.world.0,
         region: FIRST_REGION.0,
         seed: settings.seed,
-        rules_version: game.rules_version(),
-        content_hash: game.content_hash(),
-        parameters: parameters.into(),
+        rules_version: served.game.rules_version(),
+        content_hash: served.game.content_hash(),
+        parameters: served.parameters.clone(),
         map: vec![own],
         map_epoch: 1,
-    }
+    })
 }

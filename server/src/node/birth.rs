@@ -21,12 +21,12 @@ use marchland_proto::codes::Code;
 use marchland_proto::net::ClusterClient;
 use marchland_proto::storage::directory_entry::Body;
 use marchland_proto::storage::{DirectoryGenesis, NodeRegistration};
-use marchland_raft::{Group, Role};
-use marchland_router::{ClientOptions, DirectoryClient, DirectoryError, DirectoryService, Peers};
+use marchland_raft::{Group, Role, Standing};
+use marchland_router::{ClientOptions, DirectoryClient, DirectoryError, DirectoryService, Peers, Registry};
 use marchland_storage::folder::{DataFolder, FolderId};
 use marchland_storage::keyed::KeyedStore;
-use marchland_types::Incarnation;
 use marchland_types::seam::Clock;
+use marchland_types::{Incarnation, ReplicaId};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -48,7 +48,8 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Pause between two registrations that found no leader.
 const REGISTER_PAUSE: Duration = Duration::from_secs(1);
 
-fn registration(settings: &NodeSettings, folder: FolderId) -> NodeRegistration {
+/// `has` is the incarnation that the folder has; none for one that asks for it.
+fn registration(settings: &NodeSettings, folder: FolderId, has: Option<Incarnation>) -> NodeRegistration {
     let own = settings.members.get(&settings.node);
     NodeRegistration {
         node: settings.node.0,
@@ -56,6 +57,7 @@ fn registration(settings: &NodeSettings, folder: FolderId) -> NodeRegistration {
         grpc: own.map(|m| m.grpc.clone()).unwrap_or_default(),
         ws: own.map(|m| m.ws.clone()).unwrap_or_default(),
         http: String::new(),
+        incarnation: has.map_or(0, |has| has.0),
     }
 }
 
@@ -75,7 +77,7 @@ pub(super) async fn incarnation<S: Seams>(
     if let Some(known) = folder.incarnation() {
         return Ok(known);
     }
-    let request = RegisterRequest { world: settings.world.0, node: Some(registration(settings, folder.id())) };
+    let request = RegisterRequest { world: settings.world.0, node: Some(registration(settings, folder.id(), None)) };
     let mut round: u32 = 0;
     let issued = loop {
         let mut waiting_for = Vec::new();
@@ -131,7 +133,7 @@ pub(super) async fn register<S: Seams>(
     let members = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
     let client = DirectoryClient::new(settings.world, peers, members, 0, ClientOptions::default());
     loop {
-        match client.register(registration(&settings, folder), REGISTER_WITHIN).await {
+        match client.register(registration(&settings, folder, Some(own)), REGISTER_WITHIN).await {
             Ok(incarnation) if incarnation == own => return,
             Ok(other) => {
                 fatal.send_replace(Some(format!("the directory knows this data folder as incarnation {other}, it says {own}")));
@@ -144,6 +146,21 @@ pub(super) async fn register<S: Seams>(
             Err(error) => tracing::debug!(%error, "not registered with the directory yet"),
         }
         sleep(REGISTER_PAUSE).await;
+    }
+}
+
+/// Stops the node when its directory knows a newer data folder of it: this one must not speak any more.
+pub(super) async fn stand_down(registry: Registry, own: ReplicaId, fatal: watch::Sender<Option<String>>) {
+    let mut known = registry.watch();
+    loop {
+        if registry.standing(own) == Standing::Superseded {
+            let newest = registry.newest(own.node()).unwrap_or_default();
+            fatal.send_replace(Some(format!("another data folder took this node over: it has incarnation {newest}")));
+            return;
+        }
+        if known.changed().await.is_err() {
+            return;
+        }
     }
 }
 

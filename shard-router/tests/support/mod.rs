@@ -18,7 +18,7 @@ use marchland_proto::storage::{
 };
 use marchland_raft::{Committed, Entry, Machine, Payload, ProposeError, Role};
 use marchland_router::core::{Name, SignInToken, TokenSigner, encode_entry};
-use marchland_router::{DirectoryGroup, DirectoryMachine, DirectoryOptions, DirectoryService};
+use marchland_router::{DirectoryGroup, DirectoryMachine, DirectoryOptions, DirectoryService, Registry};
 use marchland_storage::disk::SimDisk;
 use marchland_storage::keyed::{KeyedNode, KeyedStore, SimKeyed, SimKeyedNode};
 use marchland_types::seam::Clock;
@@ -242,7 +242,7 @@ pub struct Rig {
 
 impl Rig {
     pub async fn begun(options: DirectoryOptions) -> Self {
-        let machine = Arc::new(TestMachine::open(directory_group(), store(&SimDisk::new(1))).await.unwrap());
+        let machine = Arc::new(TestMachine::open(directory_group(), store(&SimDisk::new(1)), Registry::default()).await.unwrap());
         machine.role(Role::Leader(Term(1)));
         let group = FakeGroup::new(machine.clone());
         let clock = TestClock::default();

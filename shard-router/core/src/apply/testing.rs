@@ -121,10 +121,16 @@ impl Directory {
     }
 
     pub(crate) fn register(&mut self, node: u32, folder: u8) -> DirectoryAnswer {
+        self.claim(node, folder, 0)
+    }
+
+    /// Registers a folder that has an incarnation already, or (0) has none.
+    pub(crate) fn claim(&mut self, node: u32, folder: u8, incarnation: u32) -> DirectoryAnswer {
         let order = NodeRegistration {
             node,
             folder_id: vec![folder; 16].into(),
             grpc: format!("127.0.0.1:{folder}"),
+            incarnation,
             ..NodeRegistration::default()
         };
         self.apply(Body::Node(order))

@@ -69,6 +69,26 @@ fn folders_keep_their_incarnation_and_new_ones_get_the_next() {
 }
 
 #[test]
+fn a_founding_folder_keeps_the_first_incarnation_and_its_successor_never_gets_it() {
+    let incarnation = |answer: DirectoryAnswer| (code(&answer), answer.node.unwrap_or_default().incarnation);
+    let mut founded = genesis(1);
+    let founders = (1..=3).map(|n| ReplicaId::new(NodeId(n), 1.into()).0).collect();
+    founded.plans.push(GroupPlan { group: GroupId::directory(super::testing::WORLD).0, replicas: founders });
+    let mut d = Directory::default();
+    assert_eq!(code(&d.apply(Body::Genesis(founded))), Code::Ok);
+    assert_eq!(incarnation(d.claim(1, 1, 1)), (Code::Ok, 1), "it founded the world");
+    assert_eq!(incarnation(d.claim(1, 1, 1)), (Code::Ok, 1));
+    assert_eq!(incarnation(d.claim(1, 2, 1)), (Code::Superseded, 1), "another folder has that one");
+    // Node 2 lost its folder before it ever registered.
+    assert_eq!(incarnation(d.register(2, 9)), (Code::Ok, 2), "the lost one may have voted as 1");
+    assert_eq!(incarnation(d.claim(2, 1, 1)), (Code::Superseded, 1), "it turned up after all");
+    assert_eq!(incarnation(d.claim(2, 9, 2)), (Code::Ok, 2));
+    assert_eq!(incarnation(d.claim(3, 1, 7)), (Code::Refused, 0), "never issued");
+    assert_eq!(incarnation(d.register(4, 1)), (Code::Ok, 1), "a node that came later");
+    d.check();
+}
+
+#[test]
 fn a_name_has_one_holder_and_a_retry_the_same_answer() {
     let mut d = Directory::begun(1);
     let first = d.sign_in("anna", "Ödön", 1);

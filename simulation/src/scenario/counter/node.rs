@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_proto::net::{ClusterSecurity, PeerIdentity, Role as PeerRole, Transport, serve_cluster};
-use marchland_raft::{AddressBook, Group, Limits, NodeOptions, RaftNode, Role, Timings};
+use marchland_raft::{AddressBook, Group, Limits, NodeOptions, RaftNode, Role, Standing, Timings};
 use marchland_storage::log::{LogOptions, SharedLog};
 use marchland_storage::raft_log::RaftLog;
 use marchland_types::{CommandSeq, Incarnation, NodeId, ReplicaId};
@@ -37,8 +37,8 @@ impl AddressBook for Addresses {
         (1..=NODES).contains(&node.0).then(|| format!("n{node}:7100"))
     }
 
-    fn issued(&self, replica: ReplicaId) -> bool {
-        replica.incarnation() == Incarnation(1)
+    fn standing(&self, replica: ReplicaId) -> Standing {
+        if replica.incarnation() == Incarnation(1) { Standing::Issued } else { Standing::Unknown }
     }
 }
 

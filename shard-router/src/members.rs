@@ -1,0 +1,72 @@
+//! Puts new replicas into the place of lost ones.
+//!
+//! Every node runs this. It acts in the groups that its replica leads, one step at a time
+//! ([`next_replacement`]), from the newest incarnations that this node's directory knows: nothing is remembered here, so a
+//! leader that dies half-way is followed by one that goes on. A directory that is behind only makes it act later, for
+//! incarnations never go back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use marchland_raft::{Group, ProposeError, RaftNode, Replacement, next_replacement};
+use marchland_types::GroupId;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::registry::Registry;
+
+/// Between two looks at the groups.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How long one step is waited for. It is not withdrawn: the next look finds it done, or under way.
+const STEP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Keeps the members of every group that is led here at the newest replicas of their nodes. Runs until it is dropped.
+pub async fn keep_members(raft: RaftNode, registry: Registry) {
+    // What was said last about a group, so that waiting is told once.
+    let mut said: BTreeMap<GroupId, Replacement> = BTreeMap::new();
+    loop {
+        let next_look = Instant::now() + LOOK_EVERY;
+        let mut steps = Vec::new();
+        for group in raft.groups() {
+            let step = next_replacement(&group.status(), |node| registry.newest(node));
+            let before = said.insert(group.id(), step.clone());
+            let new = before.as_ref() != Some(&step);
+            match step {
+                Replacement::None => {}
+                Replacement::Wait(reason) => {
+                    if new {
+                        tracing::warn!(group = %group.id(), %reason, "a lost replica is not replaced yet");
+                    }
+                }
+                step => steps.push(perform(group, step, new)),
+            }
+        }
+        join_all(steps).await;
+        said.retain(|id, _| raft.group(*id).is_some());
+        sleep_until(next_look).await;
+    }
+}
+
+async fn perform(group: Group, step: Replacement, new: bool) {
+    let done = timeout(STEP_WITHIN, take(&group, &step)).await;
+    match done {
+        Ok(Ok(())) => {
+            tracing::warn!(group = %group.id(), ?step, "members of a group change: a data folder was lost or replaced");
+            if matches!(step, Replacement::ChangeVoters(_)) {
+                metrics::counter!("marchland_replicas_replaced_total", "group" => group.id().to_string()).increment(1);
+            }
+        }
+        Ok(Err(error)) if new => tracing::warn!(group = %group.id(), ?step, %error, "members not changed; tried again"),
+        Err(_) if new => tracing::warn!(group = %group.id(), ?step, "members not changed within {STEP_WITHIN:?}; tried again"),
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+async fn take(group: &Group, step: &Replacement) -> Result<(), ProposeError> {
+    match step {
+        Replacement::None | Replacement::Wait(_) => Ok(()),
+        Replacement::AddLearner(replica) => group.add_learner(*replica).await,
+        Replacement::ChangeVoters(voters) => group.change_voters(voters).await,
+        Replacement::Remove(replica) => group.remove(*replica).await,
+    }
+}
