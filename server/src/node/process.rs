@@ -8,11 +8,13 @@ use anyhow::Context;
 use clap::Args;
 use marchland_admin::MemberPages;
 use marchland_proto::net::ClusterSecurity;
+use marchland_region_core::Game;
 
 use super::admin::Pages;
 use super::assembly::{Node, NodeSettings, read_seed};
-use crate::config::{GroundConfig, NodeConfig};
+use crate::config::NodeConfig;
 use crate::seams::Production;
+use crate::served::Serve;
 
 /// How long a clean stop may take before the process ends anyway, with an error.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
@@ -29,8 +31,8 @@ pub struct NodeArgs {
     pub check: bool,
 }
 
-/// Runs a node until it is asked to stop, or can not go on.
-pub fn main(args: NodeArgs) -> anyhow::Result<ExitCode> {
+/// Runs a node of a game until it is asked to stop, or can not go on.
+pub fn main<G: Game>(args: NodeArgs, serve: Serve<G>) -> anyhow::Result<ExitCode> {
     let config = NodeConfig::load(&args.config)?;
     if args.check {
         println!("{} is valid", args.config.display());
@@ -39,7 +41,7 @@ pub fn main(args: NodeArgs) -> anyhow::Result<ExitCode> {
     init_tracing();
     give_memory_back();
     let runtime = runtime().context("can not start the runtime")?;
-    let code = runtime.block_on(run(config));
+    let code = runtime.block_on(run(config, serve));
     // Whatever still runs has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
@@ -69,7 +71,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     }
 }
 
-async fn run(config: NodeConfig) -> anyhow::Result<ExitCode> {
+async fn run<G: Game>(config: NodeConfig, serve: Serve<G>) -> anyhow::Result<ExitCode> {
     let stop = crate::signals::stop_requested()?;
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
         .install_recorder()
@@ -90,8 +92,10 @@ async fn run(config: NodeConfig) -> anyhow::Result<ExitCode> {
     let seams = Production::start()?;
     let settings = NodeSettings::from_config(&config)?;
     let number = config.node;
-    let node = Node::start(seams, settings, security).await?;
-    node.admin().set_pages(pages(&config, metrics)?);
+    let mut served = serve(&config.world)?;
+    let map_json = std::mem::take(&mut served.map_json);
+    let node = Node::start(seams, settings, served, security).await?;
+    node.admin().set_pages(pages(&config, metrics, map_json)?);
     let (stop_http, http_stopped) = tokio::sync::oneshot::channel::<()>();
     let router = marchland_admin::http::router(node.admin());
     let serve = tokio::spawn(marchland_admin::http::serve(http, router, async move {
@@ -116,7 +120,7 @@ async fn run(config: NodeConfig) -> anyhow::Result<ExitCode> {
 }
 
 /// What the node's pages need beyond its status.
-fn pages(config: &NodeConfig, metrics: metrics_exporter_prometheus::PrometheusHandle) -> anyhow::Result<Pages> {
+fn pages(config: &NodeConfig, metrics: metrics_exporter_prometheus::PrometheusHandle, map_json: String) -> anyhow::Result<Pages> {
     let signer = match &config.development {
         Some(development) => Some(read_seed(&development.token_key).map_err(anyhow::Error::msg)?),
         None => None,
@@ -124,7 +128,7 @@ fn pages(config: &NodeConfig, metrics: metrics_exporter_prometheus::PrometheusHa
     let own = config.members.iter().find(|m| m.node == config.node);
     Ok(Pages {
         metrics: Box::new(move || metrics.render()),
-        map_json: map_json(config.world.ground)?,
+        map_json,
         signer,
         world: config.world_id(),
         world_name: config.world.name.clone(),
@@ -135,30 +139,6 @@ fn pages(config: &NodeConfig, metrics: metrics_exporter_prometheus::PrometheusHa
             .filter_map(|member| Some(MemberPages { node: member.node, http: member.http.clone()? }))
             .collect(),
     })
-}
-
-/// The ground as the browser client draws it.
-fn map_json(ground: GroundConfig) -> anyhow::Result<String> {
-    let value = match ground {
-        GroundConfig::Open { side_m } => serde_json::json!({ "open": true, "side_m": side_m }),
-        GroundConfig::Map => {
-            let map = frontier::map::FrontierMap::aurora()?;
-            let [width, height] = map.ground().size();
-            let solid: Vec<u8> = (0..height as i32)
-                .flat_map(|z| (0..width as i32).map(move |x| (x, z)))
-                .map(|(x, z)| u8::from(map.ground().is_solid(x, z)))
-                .collect();
-            serde_json::json!({
-                "width": width,
-                "height": height,
-                "tile_m": map.ground().tile_m(),
-                "solid": solid,
-                "kinds": map.tiles,
-                "kind_names": map.tile_names,
-            })
-        }
-    };
-    Ok(serde_json::to_string(&value)?)
 }
 
 fn init_tracing() {

@@ -1,0 +1,45 @@
+//! The demo world, as this server serves it.
+
+use anyhow::Context;
+use frontier::Frontier;
+use frontier::map::FrontierMap;
+
+use crate::config::{GroundConfig, WorldConfig};
+use crate::served::Served;
+
+/// The demo world, on the ground that its configuration asks for.
+///
+/// # Errors
+/// The content that is compiled in can not be used.
+pub fn serve(world: &WorldConfig) -> anyhow::Result<Served<Frontier>> {
+    let game = Frontier::new().context("the demo world's content")?;
+    let parameters = match world.ground {
+        GroundConfig::Map => frontier::map_parameters(),
+        GroundConfig::Open { side_m } => frontier::open_parameters(side_m, 0),
+    };
+    let map_json = map_json(world.ground, game.aurora());
+    Ok(Served { map_json, ..Served::new(game, parameters) })
+}
+
+/// The ground as the browser client draws it.
+fn map_json(ground: GroundConfig, map: &FrontierMap) -> String {
+    let value = match ground {
+        GroundConfig::Open { side_m } => serde_json::json!({ "open": true, "side_m": side_m }),
+        GroundConfig::Map => {
+            let [width, height] = map.ground().size();
+            let solid: Vec<u8> = (0..height as i32)
+                .flat_map(|z| (0..width as i32).map(move |x| (x, z)))
+                .map(|(x, z)| u8::from(map.ground().is_solid(x, z)))
+                .collect();
+            serde_json::json!({
+                "width": width,
+                "height": height,
+                "tile_m": map.ground().tile_m(),
+                "solid": solid,
+                "kinds": map.tiles,
+                "kind_names": map.tile_names,
+            })
+        }
+    };
+    value.to_string()
+}
