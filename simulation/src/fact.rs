@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use marchland_types::{CommandSeq, GroupId, ItemId, LogIndex, Position, RegionId, ReplicaId, ReplySeq, Term, Tick};
+use marchland_types::{CommandSeq, CutNumber, GroupId, ItemId, LogIndex, Position, RegionId, ReplicaId, ReplySeq, Term, Tick};
 
 use crate::oracle;
+use crate::trace::{self, Mark};
 
 /// Who gave a command: a player of the full stack, or a writer of a smaller scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,15 @@ pub enum Fact {
         term: Term,
         /// Who.
         replica: ReplicaId,
+    },
+    /// A replica owns its group's region from here on, or does so no more.
+    Owns {
+        /// The group.
+        group: GroupId,
+        /// Who.
+        replica: ReplicaId,
+        /// Whether it does.
+        owns: bool,
     },
     /// A replica applied an entry.
     Applied {
@@ -55,6 +65,31 @@ pub enum Fact {
         hash: u64,
         /// Hashes of its parts, if it has any.
         parts: Vec<(String, u64)>,
+    },
+    /// A client is in the world, over a new connection.
+    Joined {
+        /// Who.
+        client: ClientId,
+        /// Whether it went on with the session that it had.
+        resumed: bool,
+        /// Counted by the client.
+        attach: u32,
+    },
+    /// A client's connection has ended.
+    Disconnected {
+        /// Who.
+        client: ClientId,
+        /// Why, as the client knows.
+        reason: String,
+    },
+    /// A cut was taken.
+    CutTaken {
+        /// Through which group.
+        group: GroupId,
+        /// Its number.
+        cut: CutNumber,
+        /// At which entry.
+        at: LogIndex,
     },
     /// A client was told that a command is done.
     Acknowledged {
@@ -89,6 +124,17 @@ pub enum Fact {
         client: ClientId,
         /// Which.
         item: ItemId,
+    },
+    /// A replica was read after a barrier.
+    Read {
+        /// The group.
+        group: GroupId,
+        /// Who was read.
+        replica: ReplicaId,
+        /// The newest entry that was acknowledged to anyone before the read began.
+        acknowledged: LogIndex,
+        /// The newest one that was seen.
+        saw: LogIndex,
     },
     /// At the end: what a replica holds.
     Final(FinalState),
@@ -134,12 +180,22 @@ impl fmt::Display for Fact {
             Self::StateHash { group, replica, at, hash, parts: _ } => {
                 write!(f, "{replica} state of {group} at {at}: {hash:016x}")
             }
+            Self::Owns { group, replica, owns: true } => write!(f, "{replica} owns {group}"),
+            Self::Owns { group, replica, owns: false } => write!(f, "{replica} owns {group} no more"),
+            Self::Joined { client, resumed, attach } => {
+                write!(f, "{client} {} with attach {attach}", if *resumed { "resumed" } else { "signed in" })
+            }
+            Self::Disconnected { client, reason } => write!(f, "{client} lost its connection: {reason}"),
+            Self::CutTaken { group, cut, at } => write!(f, "cut {cut} of {group} taken at {at}"),
             Self::Acknowledged { client, seq } => write!(f, "{client} was told that {seq} is done"),
             Self::Shown { client, region, tick, applied } => {
                 write!(f, "{client} sees tick {tick} of region {region}, applied {applied}")
             }
             Self::Replied { client, reply, digest } => write!(f, "{client} has reply {reply}: {digest:016x}"),
             Self::Given { client, item } => write!(f, "{client} holds item {item}"),
+            Self::Read { group, replica, acknowledged, saw } => {
+                write!(f, "{replica} of {group} was read at {saw}, acknowledged were {acknowledged}")
+            }
             Self::Final(state) => write!(
                 f,
                 "{} ends {} at {} with {:016x}: {} commands, {} sessions, {} items",
@@ -156,12 +212,33 @@ impl fmt::Display for Fact {
     }
 }
 
+impl Fact {
+    /// A short word for what kind of fact it is, as it stands in traces.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Leads { .. } => "leader",
+            Self::Owns { .. } => "owner",
+            Self::Applied { .. } => "applied",
+            Self::StateHash { .. } => "state",
+            Self::Joined { .. } | Self::Disconnected { .. } => "client",
+            Self::CutTaken { .. } => "cut",
+            Self::Acknowledged { .. } => "ack",
+            Self::Read { .. } => "read",
+            Self::Shown { .. } => "frame",
+            Self::Replied { .. } => "reply",
+            Self::Given { .. } => "item",
+            Self::Final(_) | Self::Served { .. } => "end",
+        }
+    }
+}
+
 /// Tells a fact: to the trace, and to every invariant.
 pub fn tell(fact: &Fact) {
     if crate::machine::is_ghost() {
         return;
     }
-    crate::trace_line!("{fact}");
+    trace::event(|| Mark::Fact(fact.clone()), format_args!("{fact}"));
     oracle::hear(fact);
 }
 

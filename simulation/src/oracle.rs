@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
 use crate::invariant::Invariant;
+use crate::trace::{self, Mark};
 
 /// An invariant that did not hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -64,7 +65,8 @@ pub(crate) fn hear(fact: &Fact) {
 
 /// Keeps a violation, if it is the first.
 pub fn report(violation: Violation) {
-    crate::trace_line!("VIOLATION of {violation}");
+    let mark = || Mark::Violation { invariant: violation.invariant.clone(), what: violation.what.clone() };
+    trace::event(mark, format_args!("VIOLATION of {violation}"));
     ORACLE.with(|oracle| {
         oracle.borrow_mut().violation.get_or_insert(violation);
     });

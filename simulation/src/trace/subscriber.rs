@@ -8,7 +8,7 @@ use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-use super::{Detail, write_line};
+use super::{Detail, Mark, write_line};
 
 /// Targets whose events belong to the domain.
 const OURS: [&str; 2] = ["marchland", "frontier"];
@@ -30,21 +30,24 @@ impl TraceSubscriber {
         Self { detail }
     }
 
+    fn is_domain(metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= Level::INFO && OURS.iter().any(|prefix| metadata.target().starts_with(prefix))
+    }
+
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
         match self.detail {
             Detail::Everything => true,
-            Detail::Domain => {
-                metadata.is_event()
-                    && *metadata.level() <= Level::INFO
-                    && OURS.iter().any(|prefix| metadata.target().starts_with(prefix))
-            }
+            Detail::Domain => Self::is_domain(metadata),
         }
     }
 
     fn moved(&self, direction: &str, span: &Id) {
-        write_line(|line| {
-            let _ = write!(line, "{direction} {}", span.into_u64());
-        });
+        write_line(
+            || Mark::Library,
+            |line| {
+                let _ = write!(line, "{direction} {}", span.into_u64());
+            },
+        );
     }
 }
 
@@ -71,10 +74,13 @@ impl Subscriber for TraceSubscriber {
 
     fn new_span(&self, attributes: &Attributes<'_>) -> Id {
         let number = NEXT_SPAN.replace(NEXT_SPAN.get() + 1);
-        write_line(|line| {
-            let _ = write!(line, "span {number} {}", attributes.metadata().name());
-            attributes.record(&mut Fields(line));
-        });
+        write_line(
+            || Mark::Library,
+            |line| {
+                let _ = write!(line, "span {number} {}", attributes.metadata().name());
+                attributes.record(&mut Fields(line));
+            },
+        );
         Id::from_u64(number)
     }
 
@@ -83,7 +89,9 @@ impl Subscriber for TraceSubscriber {
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        write_line(|line| {
+        let metadata = event.metadata();
+        let mark = || if Self::is_domain(metadata) { Mark::Log(*metadata.level()) } else { Mark::Library };
+        write_line(mark, |line| {
             let _ = write!(line, "{} {}", event.metadata().level(), event.metadata().target());
             event.record(&mut Fields(line));
         });
