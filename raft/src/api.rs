@@ -52,6 +52,16 @@ pub struct MachineFault {
     pub reason: String,
 }
 
+/// An entry that a state machine can not apply. The replica goes no further, and waits for an order to skip it; nothing else on the
+/// node notices, and the group's log goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Halt {
+    /// Which.
+    pub index: LogIndex,
+    /// Why, for operators.
+    pub reason: String,
+}
+
 /// A snapshot on its way out of or into a state machine: `applied` and a stream of bytes.
 pub struct Snapshot {
     /// What the bytes hold.
@@ -69,7 +79,8 @@ pub trait SnapshotBody: Send + Sync {
 /// A group's state machine on one node. Calls for one group never overlap, except [`Machine::snapshot`], which may run
 /// while entries are applied.
 pub trait Machine: Send + Sync + 'static {
-    /// What is durable in the machine's own store, when the group is opened.
+    /// What is durable in the machine's own store, when the group is opened; the state is as of then. Called again after a halt
+    /// (see [`Machine::halted`]), to go on from there.
     fn restored(&self) -> BoxFuture<'_, Result<Applied, MachineFault>>;
 
     /// Applies entries in order, and returns one answer for each (empty for none), which the proposer receives.
@@ -87,6 +98,28 @@ pub trait Machine: Send + Sync + 'static {
 
     /// This replica's part in the group changed. Must not block.
     fn role(&self, role: Role);
+
+    /// Why the last call of [`Machine::apply`] failed, if that was for the sake of one entry, past which an order to skip it would
+    /// lead. The state may be anything from then on until it is restored or replaced; nothing is applied before that.
+    fn halted(&self) -> Option<Halt> {
+        None
+    }
+
+    /// Which entry a command orders to be skipped, if it is such an order. Asked of every command: must be cheap.
+    fn skips(&self, _command: &[u8]) -> Option<LogIndex> {
+        None
+    }
+
+    /// Stands in for an entry that is to be skipped. Every replica must do the same.
+    fn skip(&self, group: GroupId, entry: Entry) -> BoxFuture<'_, Result<Bytes, MachineFault>> {
+        let reason = format!("entry {} can not be skipped", entry.position);
+        Box::pin(std::future::ready(Err(MachineFault { group, reason })))
+    }
+
+    /// Resolves when what made the machine halt is over although nobody did anything: it was only slow.
+    fn recovered(&self) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// A replica's part in its group.
@@ -135,6 +168,8 @@ pub struct GroupStatus {
     pub matched: Vec<(ReplicaId, Option<LogIndex>)>,
     /// Why the group stopped, if it did.
     pub fault: Option<String>,
+    /// The entry that this replica can not apply, if there is one.
+    pub halted: Option<Halt>,
 }
 
 /// A proposal that was committed and applied here.

@@ -89,15 +89,25 @@ impl GroupInner {
     /// Makes the state durable and purges the log below it, but for what lagging followers may need.
     pub(crate) async fn persist(&self) -> Result<Option<Position>, String> {
         let Some(applied) = self.state.applied() else { return Ok(None) };
+        if let Some(halt) = self.state.halts().halted() {
+            return Err(format!("halted at entry {}", halt.index));
+        }
         let deadline = Duration::from_millis(self.timings.install_ms);
         if self.state.durable() < Some(applied) {
             self.raft.trigger().snapshot().await.map_err(|e| self.reason(&e))?;
             let reached = |m: &RaftMetrics<TypeConfig>| m.snapshot.as_ref().map(position) >= Some(applied);
-            self.raft
-                .wait(Some(deadline))
-                .metrics(reached, "the checkpoint")
-                .await
-                .map_err(|e| self.fault().unwrap_or_else(|| e.to_string()))?;
+            let mut halts = self.state.halts().watch();
+            let waits = self.raft.wait(Some(deadline));
+            tokio::select! {
+                biased;
+                made = waits.metrics(reached, "the checkpoint") => {
+                    made.map_err(|e| self.fault().unwrap_or_else(|| e.to_string()))?;
+                }
+                // Nothing is made durable before the group goes on, which may take as long as it takes. Others must not wait for it.
+                Ok(halt) = halts.wait_for(Option::is_some) => {
+                    return Err(format!("halted at entry {}", halt.as_ref().map_or(LogIndex(0), |halt| halt.index)));
+                }
+            }
         }
         let Some(durable) = self.state.durable() else { return Ok(None) };
         if let Some(upto) = self.store.purge_target(durable, self.limits.kept_bytes, self.limits.kept_entries) {
@@ -112,6 +122,7 @@ impl GroupInner {
 
     /// Stops the replica: nothing is applied, answered or proposed from here on. Its log and state stay.
     pub(crate) async fn stop(&self) {
+        self.state.halts().close();
         // The only error is a panic within the library, which its own task has reported.
         if let Err(error) = self.raft.shutdown().await {
             tracing::error!(group = %self.id(), %error, "group did not stop cleanly");
@@ -189,6 +200,7 @@ fn status_of(state: &MachineState, metrics: &RaftMetrics<TypeConfig>) -> GroupSt
         learners: types::learners(&metrics.membership_config),
         matched: matched.unwrap_or_default(),
         fault,
+        halted: state.halts().halted(),
     }
 }
 
@@ -234,6 +246,9 @@ impl Group {
             return Err(self.refused(format!("command of {} bytes, at most {LOG_ENTRY_MAX_BYTES} fit", command.len())));
         }
         self.check_running()?;
+        if let Some(halt) = inner.state.halts().halted() {
+            return Err(self.refused(format!("halted at entry {}: {}", halt.index, halt.reason)));
+        }
         let Ok(_permit) = inner.proposals.try_acquire() else {
             return Err(self.refused(format!("{} proposals are in flight", inner.limits.proposals_in_flight)));
         };
@@ -257,6 +272,30 @@ impl Group {
                 Ok(Committed { position: self.applied().unwrap_or_default(), answer: Bytes::new() })
             }
             outcome => outcome,
+        }
+    }
+
+    /// Proposes a command that orders an entry to be skipped, at which this replica halts and which it leads past; returns when the
+    /// group went on here. Refused when this replica does not halt there: the outcome of an order for another entry would be that replicas
+    /// differ.
+    pub async fn skip(&self, index: LogIndex, order: Bytes) -> Result<Committed, ProposeError> {
+        self.check_running()?;
+        let status = self.status();
+        if !matches!(status.role, Role::Leader(_)) {
+            return Err(ProposeError::NotLeader { group: self.id(), leader: status.leader });
+        }
+        match status.halted {
+            Some(halt) if halt.index == index => {}
+            Some(halt) => return Err(self.refused(format!("entry {index} is not where it halts, which is entry {}", halt.index))),
+            None => {
+                return Err(self.refused(format!("it does not halt; entry {} is applied", status.applied.unwrap_or_default())));
+            }
+        }
+        let deadline = Duration::from_millis(self.0.timings.chunk_ms);
+        match tokio::time::timeout(deadline, self.0.raft.client_write(record::command(&order))).await {
+            Ok(Ok(done)) => Ok(Committed { position: position(&done.log_id), answer: done.data.0 }),
+            Ok(Err(error)) => Err(self.write_error(error)),
+            Err(_) => Err(self.unknown(format!("it did not go on within {deadline:?}"))),
         }
     }
 

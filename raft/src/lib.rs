@@ -17,6 +17,7 @@
 
 mod api;
 mod group;
+mod halt;
 mod link;
 mod log_store;
 mod machine;
@@ -24,8 +25,8 @@ mod network;
 mod node;
 mod options;
 mod record;
-mod scheduler;
 mod replacement;
+mod scheduler;
 mod service;
 mod snapshots;
 pub mod testkit;
@@ -33,11 +34,12 @@ mod types;
 mod wire;
 
 pub use api::{
-    Applied, BoxFuture, Committed, Entry, GroupStatus, Machine, MachineFault, Payload, ProposeError, Role, Snapshot, SnapshotBody,
+    Applied, BoxFuture, Committed, Entry, GroupStatus, Halt, Machine, MachineFault, Payload, ProposeError, Role, Snapshot,
+    SnapshotBody,
 };
 pub use group::Group;
 pub use node::{OpenError, RaftNode};
 pub use options::{AddressBook, BadOptions, Limits, NodeOptions, Standing, Timings};
 pub use record::BadRecord;
-pub use service::RaftService;
 pub use replacement::{Replacement, next_replacement};
+pub use service::RaftService;

@@ -14,9 +14,11 @@ use std::sync::Arc;
 use marchland_storage::raft_log::{Done, GroupLogState, LogEntry, LogError, LogOp, RaftLog};
 use marchland_types::{GroupId, LogIndex, Position, point};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
-use openraft::{OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, OptionalSend, RaftLogReader};
 use tokio::sync::{oneshot, watch};
 
+use crate::api::Machine;
+use crate::halt::Halts;
 use crate::record;
 use crate::types::{LogId, RaftEntry, TypeConfig, Vote, log_id, position};
 
@@ -116,11 +118,33 @@ pub(crate) struct LogStore {
     log: Arc<dyn AnyLog>,
     progress: Arc<LogProgress>,
     fatal: Arc<FatalCell>,
+    halts: Arc<Halts>,
 }
 
 impl LogStore {
     pub(crate) fn new(group: GroupId, log: Arc<dyn AnyLog>, fatal: Arc<FatalCell>) -> Self {
-        Self { group, log, progress: Arc::new(LogProgress::new()), fatal }
+        Self { group, log, progress: Arc::new(LogProgress::new()), fatal, halts: Arc::new(Halts::new(group)) }
+    }
+
+    /// Looks in the log, and in what is appended from here on, for orders to skip entries.
+    pub(crate) fn follow(&self, machine: Arc<dyn Machine>) -> io::Result<()> {
+        let state = self.state();
+        let committed = state.committed.filter(|mark| state.last.is_some_and(|last| *mark <= last));
+        self.halts.follow(machine, committed.map(|mark| mark.index));
+        for entry in self.read(LogIndex(0)..LogIndex(u64::MAX))? {
+            self.note(&entry);
+        }
+        Ok(())
+    }
+
+    fn note(&self, entry: &RaftEntry) {
+        if let EntryPayload::Normal(command) = &entry.payload {
+            self.halts.appended(LogIndex(entry.log_id.index), &record::command_body(command));
+        }
+    }
+
+    pub(crate) fn halts(&self) -> Arc<Halts> {
+        self.halts.clone()
     }
 
     pub(crate) fn progress(&self) -> Arc<LogProgress> {
@@ -167,7 +191,7 @@ impl LogStore {
         self.log.memory_bytes(self.group)
     }
 
-    fn read(&self, range: Range<LogIndex>) -> io::Result<Vec<RaftEntry>> {
+    pub(crate) fn read(&self, range: Range<LogIndex>) -> io::Result<Vec<RaftEntry>> {
         self.log.entries(self.group, range).into_iter().map(to_entry).collect()
     }
 
@@ -253,13 +277,15 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // Rides along with whatever is written next. Complete at once, so it says nothing about what was submitted before:
         // it is not counted.
         self.log.submit(self.group, LogOp::Committed(committed.as_ref().map(position)), Box::new(|_| {}));
+        self.halts.committed(committed.map(|id| LogIndex(id.index)));
         Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        let state = self.state();
-        // The mark is a hint. It can not be ahead of the entries in a log that keeps its order, but costs nothing to check.
-        Ok(state.committed.filter(|mark| state.last.is_some_and(|last| *mark <= last)).map(log_id))
+        // With a mark the library replays up to there before the group takes part, and a machine that halts in between would keep
+        // it from ever taking part, on every node at once: then nobody could commit the order that leads past the entry. Without
+        // one it takes part first, and applies as soon as it hears from a leader what is committed.
+        Ok(None)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
@@ -267,7 +293,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = RaftEntry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let entries: Vec<LogEntry> = entries.into_iter().map(|entry| record::to_log(&entry)).collect();
+        let entries: Vec<LogEntry> =
+            entries.into_iter().inspect(|entry| self.note(entry)).map(|entry| record::to_log(&entry)).collect();
         if entries.is_empty() {
             callback.io_completed(Ok(()));
             return Ok(());
@@ -278,10 +305,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
-        self.perform(LogOp::TruncateAfter(last.map(|last| LogIndex(last.index)))).await
+        let after = last.map(|last| LogIndex(last.index));
+        self.halts.truncated(after);
+        self.perform(LogOp::TruncateAfter(after)).await
     }
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        self.halts.purged(LogIndex(upto.index));
         self.perform(LogOp::Purge(position(&upto))).await
     }
 }
@@ -314,7 +344,7 @@ pub(crate) async fn reconcile(store: &LogStore, applied: Position) -> io::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::{Applied, Machine};
+    use crate::api::Applied;
     use crate::machine::{MachineAdapter, MachineState};
     use crate::testkit::{Counted, Tally};
     use bytes::Bytes;
@@ -363,7 +393,7 @@ mod tests {
         append(&store, 1, 0..3, 10);
         let tally = machine(at(1, 2));
         let restored = tally.restored().await.unwrap();
-        let state = MachineState::new(GROUP, Arc::new(tally), restored, store.progress()).unwrap();
+        let state = MachineState::new(GROUP, Arc::new(tally), restored, &store).unwrap();
         let mut adapter = MachineAdapter(Arc::new(state));
         {
             let persist = adapter.build_snapshot();

@@ -5,6 +5,7 @@
 //! - What the library calls "building a snapshot" is [`Machine::persist`]; the snapshot that a follower needs is taken from
 //!   the live state, when it is needed.
 //! - A machine that fails, or panics, stops its own group: the first reason is kept and shown, later calls are refused.
+//! - A machine that can not apply one entry halts its group: see [`crate::halt`].
 
 use std::io;
 use std::panic::AssertUnwindSafe;
@@ -14,16 +15,17 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, TryStreamExt};
-use marchland_types::{GroupId, Position, point};
+use marchland_types::{GroupId, LogIndex, Position, point};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking::Shared;
 use tokio::sync::{Mutex, watch};
 
-use crate::api::{Applied, BoxFuture, Entry, Machine, MachineFault, Payload, Snapshot, SnapshotBody};
-use crate::log_store::LogProgress;
+use crate::api::{Applied, BoxFuture, Entry, Halt, Machine, MachineFault, Payload, Snapshot, SnapshotBody};
+use crate::halt::{Halts, Way};
+use crate::log_store::LogStore;
 use crate::record;
-use crate::types::{Answer, LogId, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id, position};
+use crate::types::{Answer, LogId, RaftEntry, RaftSnapshot, SnapshotMeta, StoredMembership, TypeConfig, log_id, position};
 
 /// Entries that a machine is given at once.
 const APPLY_ENTRIES: usize = 256;
@@ -52,7 +54,8 @@ mod parking {
 pub(crate) struct MachineState {
     pub(crate) group: GroupId,
     machine: Arc<dyn Machine>,
-    progress: Arc<LogProgress>,
+    store: LogStore,
+    halts: Arc<Halts>,
     /// Held while entries are applied, and while a view is taken.
     gate: Mutex<()>,
     /// Held while the durable state is replaced, by a checkpoint or an installed snapshot.
@@ -70,13 +73,14 @@ impl MachineState {
         group: GroupId,
         machine: Arc<dyn Machine>,
         restored: Applied,
-        progress: Arc<LogProgress>,
+        store: &LogStore,
     ) -> Result<Self, record::BadRecord> {
         let membership = record::to_membership(&restored.membership)?;
         Ok(Self {
             group,
             machine,
-            progress,
+            store: store.clone(),
+            halts: store.halts(),
             gate: Mutex::new(()),
             persisting: Mutex::new(()),
             applied: Shared::new((restored.position.map(log_id), membership)),
@@ -98,6 +102,10 @@ impl MachineState {
 
     pub(crate) fn fault(&self) -> watch::Receiver<Option<String>> {
         self.fault.subscribe()
+    }
+
+    pub(crate) fn halts(&self) -> &Halts {
+        &self.halts
     }
 
     pub(crate) fn durable(&self) -> Option<Position> {
@@ -138,20 +146,99 @@ impl MachineState {
         }
     }
 
-    async fn apply(&self, entries: Vec<Entry>) -> io::Result<Vec<Bytes>> {
-        let count = entries.len();
-        let answers = self.guarded(self.machine.apply(entries)).await?;
-        if answers.len() != count {
-            return Err(self.fail(format!("{count} entries applied, {} answers returned", answers.len())));
+    /// Applies entries, or waits until that is possible. `None`: they are passed over, for a peer's state is about to replace this one.
+    async fn apply(&self, entries: Vec<Entry>) -> io::Result<Option<Vec<Bytes>>> {
+        if self.halts.is_superseded() {
+            return Ok(None);
+        }
+        let Some(first) = entries.first().map(|entry| entry.position.index) else { return Ok(Some(Vec::new())) };
+        let mut outcome = self.apply_or_skip(&entries).await;
+        loop {
+            let halt = match outcome {
+                Ok(answers) => {
+                    self.halts.resumed();
+                    return Ok(Some(answers));
+                }
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Halted(halt)) => halt,
+            };
+            match self.halts.park(&halt, self.machine.recovered()).await {
+                Way::Again => {}
+                Way::Superseded => return Ok(None),
+                Way::Closing => return Err(io::Error::other(format!("halted at entry {}", halt.index))),
+            }
+            outcome = match self.restore(first).await {
+                Ok(()) => self.apply_or_skip(&entries).await,
+                Err(stop) => Err(stop),
+            };
+        }
+    }
+
+    /// Applies entries, standing in for those that are to be skipped.
+    async fn apply_or_skip(&self, entries: &[Entry]) -> Result<Vec<Bytes>, Stop> {
+        let mut answers = Vec::with_capacity(entries.len());
+        let mut rest = entries;
+        while let Some(next) = rest.first() {
+            if self.halts.is_skipped(next.position.index) {
+                tracing::warn!(group = %self.group, entry = %next.position, "entry is skipped, as was ordered");
+                answers.push(self.guarded(self.machine.skip(self.group, next.clone())).await?);
+                rest = &rest[1..];
+                continue;
+            }
+            let run = rest.iter().take_while(|entry| !self.halts.is_skipped(entry.position.index)).count();
+            answers.append(&mut self.apply_run(rest[..run].to_vec()).await?);
+            rest = &rest[run..];
         }
         Ok(answers)
+    }
+
+    async fn apply_run(&self, entries: Vec<Entry>) -> Result<Vec<Bytes>, Stop> {
+        let count = entries.len();
+        if let Some(reason) = self.fault.borrow().clone() {
+            return Err(io::Error::other(reason).into());
+        }
+        let reason = match AssertUnwindSafe(self.machine.apply(entries)).catch_unwind().await {
+            Ok(Ok(answers)) if answers.len() == count => return Ok(answers),
+            Ok(Ok(answers)) => format!("{count} entries applied, {} answers returned", answers.len()),
+            Ok(Err(fault)) => fault.reason,
+            Err(panic) => format!("panicked: {}", panic_text(&*panic)),
+        };
+        Err(match self.machine.halted() {
+            Some(halt) => Stop::Halted(halt),
+            None => Stop::Failed(self.fail(reason)),
+        })
+    }
+
+    /// Takes the state back to what is durable, and from there to just before `first`.
+    async fn restore(&self, first: LogIndex) -> Result<(), Stop> {
+        let restored = self.guarded(self.machine.restored()).await?.position;
+        let mut next = restored.map_or(LogIndex(0), |position| position.index.next());
+        while next < first {
+            let end = LogIndex(next.0.saturating_add(APPLY_ENTRIES as u64).min(first.0));
+            let entries = self.store.read(next..end)?;
+            let (Some(begin), Some(last)) = (entries.first(), entries.last()) else {
+                return Err(self
+                    .fail(format!("restored up to {restored:?}, but entry {next} is not in the log any more"))
+                    .into());
+            };
+            if begin.log_id.index != next.0 {
+                return Err(self.fail(format!("restored up to {restored:?}, but the log begins at {}", begin.log_id)).into());
+            }
+            next = LogIndex(last.log_id.index + 1);
+            self.apply_or_skip(&entries.iter().map(to_machine).collect::<Vec<_>>()).await?;
+        }
+        Ok(())
     }
 
     /// Makes the machine's state durable, after the log up to it. Entries are applied meanwhile.
     async fn persist(&self) -> io::Result<Applied> {
         let _exclusive = self.persisting.lock().await;
         let gate = self.gate.lock().await;
-        self.progress.synced().await.map_err(io::Error::other)?;
+        if self.halts.is_superseded() {
+            // The state is none; what is durable stays so.
+            return Ok(self.durable.lock().clone());
+        }
+        self.store.progress().synced().await.map_err(io::Error::other)?;
         let bytes = self.unpersisted.load(Ordering::Relaxed);
         point!("raft.persist");
         let mut persist = std::pin::pin!(self.guarded(self.machine.persist()));
@@ -210,6 +297,32 @@ impl RaftSnapshotBuilder<TypeConfig> for MachineAdapter {
     }
 }
 
+/// Why entries were not applied.
+enum Stop {
+    /// For good, on this node.
+    Failed(io::Error),
+    /// One of them can not be.
+    Halted(Halt),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// An entry as machines see it.
+fn to_machine(entry: &RaftEntry) -> Entry {
+    let payload = match &entry.payload {
+        EntryPayload::Blank => Payload::Blank,
+        EntryPayload::Normal(command) => Payload::Command(record::command_body(command)),
+        EntryPayload::Membership(members) => {
+            Payload::Membership(record::of_membership(&StoredMembership::new(Some(entry.log_id), members.clone())))
+        }
+    };
+    Entry { position: position(&entry.log_id), payload }
+}
+
 struct Batch {
     entries: Vec<Entry>,
     responders: Vec<Option<ApplyResponder<TypeConfig>>>,
@@ -224,21 +337,15 @@ impl Batch {
     }
 
     fn push(&mut self, (entry, responder): EntryResponder<TypeConfig>) {
-        let payload = match &entry.payload {
-            EntryPayload::Blank => Payload::Blank,
-            EntryPayload::Normal(command) => Payload::Command(record::command_body(command)),
-            EntryPayload::Membership(members) => {
-                let stored = StoredMembership::new(Some(entry.log_id), members.clone());
-                let bytes = record::of_membership(&stored);
-                self.membership = Some(stored);
-                Payload::Membership(bytes)
-            }
-        };
-        if let Payload::Command(bytes) = &payload {
+        let ours = to_machine(&entry);
+        if let Payload::Command(bytes) = &ours.payload {
             self.bytes += bytes.len();
         }
+        if let EntryPayload::Membership(members) = entry.payload {
+            self.membership = Some(StoredMembership::new(Some(entry.log_id), members));
+        }
         self.last = Some(entry.log_id);
-        self.entries.push(Entry { position: position(&entry.log_id), payload });
+        self.entries.push(ours);
         self.responders.push(responder);
     }
 
@@ -254,7 +361,7 @@ impl MachineAdapter {
             return Ok(());
         }
         let gate = state.gate.lock().await;
-        let answers = state.apply(batch.entries).await?;
+        let Some(answers) = state.apply(batch.entries).await? else { return Ok(()) };
         {
             let mut applied = state.applied.lock();
             applied.0 = batch.last;
@@ -310,6 +417,7 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
         point!("raft.install");
         state.guarded(state.machine.install(snapshot)).await?;
         point!("raft.installed");
+        state.halts.installed();
         *state.applied.lock() = (meta.last_log_id, meta.last_membership.clone());
         *state.durable.lock() = applied;
         state.unpersisted.store(0, Ordering::Relaxed);
@@ -322,6 +430,9 @@ impl RaftStateMachine<TypeConfig> for MachineAdapter {
             // At start the library compares this with what is applied, and never reads it.
             let durable = state.durable.lock().clone();
             return if durable.position.is_some() { described(durable).map(Some) } else { Ok(None) };
+        }
+        if state.halts.is_superseded() {
+            return Ok(None);
         }
         let snapshot = state.guarded(state.machine.snapshot()).await?;
         if snapshot.applied.position.is_none() {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use marchland_proto::net::{ClusterSecurity, Transport};
 use marchland_storage::raft_log::{LogOp, RaftLog};
-use marchland_types::{GroupId, LogIndex, ReplicaId};
+use marchland_types::{GroupId, LogIndex, ReplicaId, planted};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
@@ -150,12 +150,13 @@ impl NodeInner {
         if let Some(applied) = restored.position {
             reconcile(&store, applied).await.map_err(|e| recovery(e.to_string()))?;
         }
-        let state = MachineState::new(id, machine, restored, store.progress()).map_err(|e| recovery(e.to_string()))?;
+        store.follow(machine.clone()).map_err(|e| recovery(e.to_string()))?;
+        let state = MachineState::new(id, machine, restored, &store).map_err(|e| recovery(e.to_string()))?;
         let state = Arc::new(state);
         let config = self.options.config(id).map_err(|e| recovery(e.to_string()))?;
         let factory = Factory { group: id, links: self.links.clone() };
         let me = self.me().0;
-        // Replays what was committed above the restored state, before it returns.
+        // What was committed above the restored state is applied once a leader says so.
         let raft = Raft::new(me, config, factory, store.clone(), MachineAdapter(state.clone())).await;
         let raft = raft.map_err(|e| recovery(state.fault().borrow().clone().unwrap_or_else(|| e.to_string())))?;
         state.start();
@@ -208,7 +209,8 @@ impl RaftNode {
         self.0.log.groups()
     }
 
-    /// Opens a group: restores, replays what was committed, and takes part from then on.
+    /// Opens a group: restores it, and takes part from then on. What was committed above the restored state is applied as soon as
+    /// there is a leader.
     ///
     /// A group whose log is empty waits to be initialised, or to be added as a learner.
     pub async fn open_group(&self, id: GroupId, machine: Arc<dyn Machine>) -> Result<Group, OpenError> {
@@ -222,6 +224,12 @@ impl RaftNode {
     pub async fn rebuild_group(&self, id: GroupId, machine: Arc<dyn Machine>, peers: &[ReplicaId]) -> Result<Group, OpenError> {
         self.enter(id)?;
         let opened = match self.0.open(id, machine.clone()).await {
+            // Planted: the log is cleared like the store, and the replica goes on under its id.
+            Err(OpenError::StateLost { .. }) if planted!("log-cleared-id-kept") => {
+                let store = LogStore::new(id, self.0.log.clone(), self.0.fatal.clone());
+                drop(store.perform(LogOp::Forget).await);
+                self.0.open(id, machine).await
+            }
             Err(OpenError::StateLost { purged, .. }) => match self.refill(id, &machine, peers, purged).await {
                 Ok(()) => self.0.open(id, machine).await,
                 Err(error) => Err(error),

@@ -42,7 +42,7 @@ pub(crate) async fn run(node: Weak<NodeInner>) {
             last.retain(|id, _| groups.iter().any(|group| group.id() == *id));
             let candidates: Vec<Candidate> = groups
                 .iter()
-                .filter(|group| group.fault().is_none())
+                .filter(|group| group.fault().is_none() && group.state.halts().halted().is_none())
                 .map(|group| Candidate {
                     group: group.id(),
                     unpersisted_bytes: group.state.unpersisted_bytes(),

@@ -14,7 +14,7 @@ use marchland_proto::cluster::raft_transport_server::{RaftTransport, RaftTranspo
 use marchland_proto::cluster::{RaftBatch, RaftEnvelope, RaftError, SnapshotAnswer, SnapshotChunk, SnapshotRequest};
 use marchland_proto::net::{PeerIdentity, Role, peer_of};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
-use marchland_types::{GroupId, GroupKind, Incarnation, ReplicaId};
+use marchland_types::{GroupId, GroupKind, Incarnation, LogIndex, ReplicaId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -235,8 +235,13 @@ impl RaftService {
         let received = snapshots::receive_rest(&mut chunks, begin, node.timings(), node.limits().snapshot_bytes).await?;
         let meta = crate::machine::meta_of(&received.snapshot.applied).map_err(|e| Refusal::Malformed.with(e.to_string()))?;
         tracing::info!(group = %id, from = %ReplicaId(received.begin.from), last = ?meta.last_log_id, "snapshot received");
+        let makes_way = group.state.halts().supersede(meta.last_log_id.as_ref().map(|last| LogIndex(last.index)));
         let snapshot = RaftSnapshot { meta, snapshot: received.snapshot };
         let answer = group.raft().install_full_snapshot(vote, snapshot).await;
+        if makes_way && group.state.halts().is_superseded() {
+            // Entries were passed over for a state that did not come. A restart begins from what is durable.
+            group.state.fail("a peer's state was refused after this one had made way for it".into());
+        }
         answer.map(|answer| wire::vote_out(&answer.vote)).map_err(|e| Refusal::Stopped.with(e.to_string()))
     }
 }

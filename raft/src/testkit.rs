@@ -2,18 +2,19 @@
 //! server on loopback. Nothing here is used by a running cluster.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use marchland_proto::net::{ClusterSecurity, Listener, Transport, serve_cluster};
 use marchland_storage::raft_log::RaftLog;
-use marchland_types::{GroupId, GroupKind, Incarnation, NodeId, ReplicaId, WorldId};
+use marchland_types::{GroupId, GroupKind, Incarnation, LogIndex, NodeId, ReplicaId, WorldId};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::api::{Applied, BoxFuture, Entry, Machine, MachineFault, Payload, Role, Snapshot, SnapshotBody};
+use crate::api::{Applied, BoxFuture, Entry, Halt, Machine, MachineFault, Payload, Role, Snapshot, SnapshotBody};
 use crate::group::Group;
 use crate::node::RaftNode;
 use crate::options::{AddressBook, NodeOptions, Standing};
@@ -22,6 +23,17 @@ use crate::options::{AddressBook, NodeOptions, Standing};
 pub const FAULT: &[u8] = b"fault";
 /// A command that makes a [`Tally`] panic.
 pub const PANIC: &[u8] = b"panic";
+/// A command that a [`Tally`] can not apply; see [`skip_order`].
+pub const HALT: &[u8] = b"halt";
+/// A command that a [`Tally`] can not apply when it meets it first.
+pub const SLOW: &[u8] = b"slow";
+/// Begins a command that orders an entry to be skipped.
+const SKIP: &[u8] = b"skip";
+
+/// A command that orders an entry to be skipped. Counted like any other.
+pub fn skip_order(index: LogIndex) -> Bytes {
+    [SKIP, &index.0.to_le_bytes()].concat().into()
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -73,6 +85,8 @@ pub struct Tally {
     live: Mutex<Counted>,
     durable: Arc<Mutex<Counted>>,
     roles: Mutex<Vec<Role>>,
+    halted: Mutex<Option<Halt>>,
+    was_slow: AtomicBool,
     /// Bytes that a snapshot is filled up to.
     pub padding_bytes: usize,
 }
@@ -81,7 +95,8 @@ impl Tally {
     /// Restored from `durable`.
     pub fn new(group: GroupId, durable: Arc<Mutex<Counted>>) -> Self {
         let live = Mutex::new(lock(&durable).clone());
-        Self { group, live, durable, roles: Mutex::default(), padding_bytes: 0 }
+        let (roles, halted, was_slow) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        Self { group, live, durable, roles, halted, was_slow, padding_bytes: 0 }
     }
 
     /// What it holds.
@@ -109,14 +124,25 @@ impl Tally {
             }
             Payload::Command(command) if command == FAULT => return Err(self.fault("told to fail")),
             Payload::Command(command) if command == PANIC => panic!("told to panic"),
+            Payload::Command(command) if command == HALT || (command == SLOW && !self.was_slow.load(Ordering::Relaxed)) => {
+                // Half of it was done.
+                live.count += 1000;
+                let reason = String::from_utf8_lossy(&command).into_owned();
+                *lock(&self.halted) = Some(Halt { index: entry.position.index, reason });
+                return Err(self.fault("told to halt"));
+            }
             Payload::Command(command) => {
                 live.count += 1;
-                let mut hasher = crc32fast::Hasher::new_with_initial(live.hash);
-                hasher.update(&command);
-                live.hash = hasher.finalize();
+                Self::mix(live, &command);
                 Bytes::copy_from_slice(&live.count.to_le_bytes())
             }
         })
+    }
+
+    fn mix(live: &mut Counted, bytes: &[u8]) {
+        let mut hasher = crc32fast::Hasher::new_with_initial(live.hash);
+        hasher.update(bytes);
+        live.hash = hasher.finalize();
     }
 }
 
@@ -130,7 +156,10 @@ impl SnapshotBody for Chunks {
 
 impl Machine for Tally {
     fn restored(&self) -> BoxFuture<'_, Result<Applied, MachineFault>> {
-        Box::pin(std::future::ready(Ok(lock(&self.durable).applied.clone())))
+        let durable = lock(&self.durable).clone();
+        lock(&self.live).clone_from(&durable);
+        *lock(&self.halted) = None;
+        Box::pin(std::future::ready(Ok(durable.applied)))
     }
 
     fn apply(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Bytes>, MachineFault>> {
@@ -175,8 +204,35 @@ impl Machine for Tally {
             let state = Counted { applied: snapshot.applied, count: u64::from_le_bytes(number), hash: u32::from_le_bytes(crc) };
             *lock(&self.durable) = state.clone();
             *lock(&self.live) = state;
+            *lock(&self.halted) = None;
             Ok(())
         })
+    }
+
+    fn halted(&self) -> Option<Halt> {
+        lock(&self.halted).clone()
+    }
+
+    fn skips(&self, command: &[u8]) -> Option<LogIndex> {
+        let index = command.strip_prefix(SKIP)?.try_into().ok()?;
+        Some(LogIndex(u64::from_le_bytes(index)))
+    }
+
+    fn skip(&self, _group: GroupId, entry: Entry) -> BoxFuture<'_, Result<Bytes, MachineFault>> {
+        let mut live = lock(&self.live);
+        assert!(live.applied.position < Some(entry.position), "skipped after it was applied: {}", entry.position);
+        live.applied.position = Some(entry.position);
+        Self::mix(&mut live, b"in its place");
+        Box::pin(std::future::ready(Ok(Bytes::new())))
+    }
+
+    fn recovered(&self) -> BoxFuture<'static, ()> {
+        let slow = lock(&self.halted).as_ref().is_some_and(|halt| halt.reason.as_bytes() == SLOW);
+        if slow {
+            self.was_slow.store(true, Ordering::Relaxed);
+            return Box::pin(tokio::time::sleep(Duration::from_millis(20)));
+        }
+        Box::pin(std::future::pending())
     }
 
     fn role(&self, role: Role) {
