@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use marchland_proto::storage::{EntityHandoff, Genesis, LocationUpdate, Neighbour};
+use marchland_proto::storage::{EntityHandoff, Genesis, LocationUpdate, Neighbour, Troubles};
 use marchland_types::CharacterId;
 use prost::Message;
 
@@ -24,6 +24,7 @@ use crate::random::Pcg;
 use crate::region::Region;
 use crate::table::Table;
 use crate::timer::Timers;
+use crate::trouble::Trouble;
 use crate::view::RegionView;
 use crate::world::core::Core;
 use crate::world::slots::Slots;
@@ -90,6 +91,8 @@ pub enum DecodeError {
 
 /// The fixed sections, in their order.
 const SECTIONS: [u64; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
+/// What went wrong: there when anything did. A state without it is what it always was, and read as it always was.
+const TROUBLE: u64 = 15;
 
 fn put_messages<'a, M: Message + 'a>(out: &mut Writer, messages: impl ExactSizeIterator<Item = &'a M>) {
     out.count(messages.len());
@@ -132,6 +135,7 @@ impl State {
                 }
             }
             14 => put_messages(out, self.set_aside.iter()),
+            TROUBLE => put_messages(out, [self.trouble.put()].iter()),
             component => {
                 let tag = (component - COMPONENTS) as u32;
                 if let Some(column) = self.components.columns.get(&tag) {
@@ -174,6 +178,10 @@ impl State {
                     return Err(CodecError::Invalid("more handoffs are set aside than are kept"));
                 }
             }
+            TROUBLE => {
+                let stored = take_messages::<Troubles>(input)?.pop().ok_or(CodecError::Invalid("no trouble"))?;
+                self.trouble = Trouble::take(stored)?;
+            }
             component => self.components.column((component - COMPONENTS) as u32).take(slots, input)?,
         }
         Ok(())
@@ -185,7 +193,9 @@ impl<G: Game> RegionView<G> {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let components = self.state.components.columns.iter().filter(|(_, column)| !column.slots().is_empty());
-        let sections: Vec<u64> = SECTIONS.into_iter().chain(components.map(|(tag, _)| COMPONENTS + u64::from(*tag))).collect();
+        let trouble = (!self.state.trouble.is_empty()).then_some(TROUBLE);
+        let sections: Vec<u64> =
+            SECTIONS.into_iter().chain(trouble).chain(components.map(|(tag, _)| COMPONENTS + u64::from(*tag))).collect();
         let mut out = Writer::new();
         out.as_mut_vec().extend_from_slice(MAGIC);
         out.u16(FORMAT);
@@ -270,7 +280,7 @@ fn take_section(state: &mut State, input: &mut Reader<'_>, last: u64) -> Result<
         return Err(DecodeError::Damaged { section });
     }
     let component = (COMPONENTS..2 * COMPONENTS).contains(&section);
-    if version != VERSION || !(component || SECTIONS.contains(&section)) {
+    if version != VERSION || !(component || section == TROUBLE || SECTIONS.contains(&section)) {
         return Err(DecodeError::UnknownSection { section, version });
     }
     if section <= last {

@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use marchland_proto::records::OwnState;
-use marchland_proto::storage::{ChannelMessage, Genesis, RegionEntry, region_entry};
+use marchland_proto::storage::{ChannelMessage, DeadLetter, Genesis, RegionEntry, SkippedEntry, region_entry};
 use marchland_types::{AttachNumber, CellId, CharacterId, CutNumber, EntityId, GroupId, LogIndex, SessionEpoch, Tick};
 use prost::Message as _;
 
 use crate::component::Registry;
 use crate::context::Outputs;
+use crate::doing::{Doing, Handler};
 use crate::effects::{Applied, Effects};
 use crate::game::{BadParameters, Game};
 use crate::session::{Mover, Session};
@@ -87,6 +88,23 @@ pub enum ApplyFault {
         /// Content hash of the build.
         found_content: u64,
     },
+    /// A handler panicked that answers to nobody: there is nothing that could be refused in its place. What was written before it
+    /// stays written, so the region must be restored; and the entry fails again until it is skipped.
+    #[error("entry {index}: {handler} panicked")]
+    Panicked {
+        /// Which entry.
+        index: LogIndex,
+        /// Which handler.
+        handler: Handler,
+    },
+    /// An entry orders another one to be skipped, which was applied here: this replica differs from those that skipped it.
+    #[error("entry {index} orders entry {about} to be skipped, which was applied here")]
+    NotSkipped {
+        /// Which entry.
+        index: LogIndex,
+        /// The entry that it is about.
+        about: LogIndex,
+    },
     /// The genesis has parameters that the game can not use.
     #[error("entry {index}: {reason}")]
     Parameters {
@@ -105,6 +123,9 @@ pub struct Region<G: Game> {
     pub(crate) outputs: Outputs,
     /// Slots that walk in this tick; kept for its memory.
     pub(crate) walking: Vec<u32>,
+    pub(crate) doing: Arc<Doing>,
+    /// Not part of the state: what a panic says may differ between builds.
+    pub(crate) last_panic: Option<(Handler, String)>,
     state_hash: u64,
     hashes: VecDeque<(Tick, u64)>,
 }
@@ -146,6 +167,8 @@ impl<G: Game> Region<G> {
             world: World::new(state),
             outputs: Outputs::default(),
             walking: Vec::new(),
+            doing: Arc::default(),
+            last_panic: None,
             state_hash: 0,
             hashes: VecDeque::new(),
         };
@@ -169,10 +192,11 @@ impl<G: Game> Region<G> {
         }
         let body = entry.body.ok_or(ApplyFault::UnknownBody { index })?;
         self.check_order(index)?;
+        self.doing.begin(index, self.tick());
         match body {
             region_entry::Body::Genesis(genesis) => self.genesis(index, genesis, effects)?,
             _ if self.ground.is_none() => return Err(ApplyFault::NoGenesis { index }),
-            region_entry::Body::Tick(tick) => self.tick_entry(&tick, effects),
+            region_entry::Body::Tick(tick) => self.tick_entry(index, &tick, effects)?,
             region_entry::Body::Cut(cut) => {
                 self.advance_clock(cut.now_ms, 0);
                 effects.applied = Applied::Cut;
@@ -180,28 +204,48 @@ impl<G: Game> Region<G> {
                 self.take_cut(CutNumber(cut.number), effects);
             }
             region_entry::Body::Sleep(sleep) => self.sleep(&sleep, effects),
-            region_entry::Body::Skip(skip) => effects.applied = Applied::SkipOrdered(LogIndex(skip.index)),
+            region_entry::Body::Skip(order) => self.skip_ordered(index, &order, effects)?,
             region_entry::Body::Barrier(barrier) => self.barrier(index, &barrier, effects)?,
         }
         self.finish(index, effects);
+        self.doing.end();
         Ok(())
     }
 
-    /// Stands in for an entry that an operator had skipped: a tick passes in which nothing happens.
-    pub fn skip(&mut self, index: LogIndex) -> Result<Effects<G>, ApplyFault> {
-        self.check_order(index)?;
-        let mut effects = Effects { applied: Applied::Skipped, ..Effects::default() };
-        let core = &mut self.world.state.core;
-        core.counters.skipped_entries += 1;
-        if self.ground.is_some() {
-            core.tick = core.tick.next();
-            effects.tick = Some(core.tick);
-        }
-        self.finish(index, &mut effects);
-        Ok(effects)
+    /// What it is doing, to be read while it does it.
+    #[must_use]
+    pub fn doing(&self) -> Arc<Doing> {
+        self.doing.clone()
     }
 
-    fn check_order(&self, index: LogIndex) -> Result<(), ApplyFault> {
+    /// Writes from here on what it is doing where another region wrote it before, which it follows.
+    pub fn do_as(&mut self, doing: Arc<Doing>) {
+        doing.end();
+        self.doing = doing;
+    }
+
+    /// The last handler that panicked here, and what it said; once. For logs.
+    pub fn take_last_panic(&mut self) -> Option<(Handler, String)> {
+        self.last_panic.take()
+    }
+
+    /// Entries that were skipped, oldest first; as many as are remembered.
+    pub fn skipped(&self) -> impl Iterator<Item = &SkippedEntry> {
+        self.world.state.trouble.skipped.iter()
+    }
+
+    /// What was taken and had no effect, oldest first; as much as is kept.
+    pub fn dead_letters(&self) -> impl Iterator<Item = &DeadLetter> {
+        self.world.state.trouble.letters()
+    }
+
+    /// How much was ever taken and had no effect.
+    #[must_use]
+    pub fn dead_letter_count(&self) -> u64 {
+        self.world.state.trouble.set_aside
+    }
+
+    pub(crate) fn check_order(&self, index: LogIndex) -> Result<(), ApplyFault> {
         let core = &self.world.state.core;
         if index <= core.applied && (core.applied, core.tick) != (LogIndex(0), Tick(0)) {
             return Err(ApplyFault::OutOfOrder { index, applied: core.applied });
@@ -209,7 +253,7 @@ impl<G: Game> Region<G> {
         Ok(())
     }
 
-    fn finish(&mut self, index: LogIndex, effects: &mut Effects<G>) {
+    pub(crate) fn finish(&mut self, index: LogIndex, effects: &mut Effects<G>) {
         self.world.state.core.applied = index;
         effects.now_ms = self.world.now_ms();
         effects.outbox_changed |= self.world.channels_changed;
@@ -219,6 +263,9 @@ impl<G: Game> Region<G> {
             self.hashes.push_back((self.world.tick(), self.state_hash));
             if self.hashes.len() > HASHES_KEPT {
                 self.hashes.pop_front();
+            }
+            if let Some(ground) = &self.ground {
+                self.game.ticked(&self.world, ground);
             }
         }
     }

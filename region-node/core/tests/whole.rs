@@ -195,10 +195,10 @@ fn a_skipped_entry_is_a_tick_in_which_nothing_happens() {
     let mut play = Play::new();
     let tick = play.region.tick();
     play.index += 1;
-    let effects = play.region.skip(LogIndex(play.index)).unwrap();
+    let effects = play.region.skip(LogIndex(play.index), b"").unwrap();
     assert_eq!((effects.applied, effects.tick), (Applied::Skipped, Some(tick.next())));
     assert_eq!(play.region.world().counters().skipped_entries, 1);
-    assert!(matches!(play.region.skip(LogIndex(play.index)), Err(ApplyFault::OutOfOrder { .. })));
+    assert!(matches!(play.region.skip(LogIndex(play.index), b""), Err(ApplyFault::OutOfOrder { .. })));
     play.region.check().unwrap();
 }
 

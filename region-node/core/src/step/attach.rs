@@ -130,21 +130,36 @@ impl<G: Game> Region<G> {
     }
 
     pub(crate) fn detach(&mut self, order: &DetachOrder, effects: &mut Effects<G>) {
-        let character = CharacterId(order.character);
-        let Some((slot, session, _)) = self.world.session_of(character) else { return };
         // Planted: an entry that can be proposed and not be applied.
         assert!(!planted!("panicking-entry"), "a client went away");
+        if let Some(slot) = self.end_named(order, effects) {
+            self.leave(slot, false, effects);
+        }
+    }
+
+    /// The same without a word to the game.
+    pub(crate) fn detach_quietly(&mut self, order: &DetachOrder, effects: &mut Effects<G>) {
+        if let Some(slot) = self.end_named(order, effects) {
+            self.leave_quietly(slot, false);
+        }
+    }
+
+    /// Ends the attach that an order names. Returns the slot of a character that leaves with it.
+    fn end_named(&mut self, order: &DetachOrder, effects: &mut Effects<G>) -> Option<u32> {
+        let character = CharacterId(order.character);
+        let (slot, session, _) = self.world.session_of(character)?;
         let named = (session.epoch.0, session.attach.0) == (order.epoch, order.attach);
         if !named || !session.is_attached() {
-            return;
+            return None;
         }
         if order.goodbye {
             self.end_attach(slot, Code::Goodbye, effects);
-            self.leave(slot, false, effects);
+            Some(slot)
         } else {
             let mut session = session.clone();
             session.presence = Presence::Away { since_ms: self.world.now_ms() };
             self.world.put_session(slot, Some(session));
+            None
         }
     }
 }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use marchland_types::CommandSeq;
 
 use crate::context::Context;
+use crate::doing::Handler;
 use crate::effects::{Effects, SessionReply};
 use crate::game::Game;
 use crate::region::Region;
@@ -23,15 +24,18 @@ impl<G: Game> Region<G> {
     pub(crate) fn handle<T, E>(
         &mut self,
         effects: &mut Effects<G>,
+        which: Handler,
         handler: impl FnOnce(&G, &mut Context<'_, G>) -> Result<T, E>,
     ) -> Result<T, Failure<E>> {
         let ground = self.ground.clone().expect("handlers run after the genesis");
         let mut outputs = std::mem::take(&mut self.outputs);
         self.world.begin();
+        self.doing.handler(Some(which));
         let game = &*self.game;
         let world = &mut self.world;
         // The journal undoes every write to the state; the outputs are cleared. Nothing else outlives a panic.
         let result = catch_unwind(AssertUnwindSafe(|| handler(game, &mut Context::new(world, &mut outputs, &*ground))));
+        self.doing.handler(None);
         let result = match result {
             Ok(Ok(value)) => {
                 self.world.commit();
@@ -42,9 +46,11 @@ impl<G: Game> Region<G> {
                 self.world.roll_back();
                 Err(Failure::Refused(refused))
             }
-            Err(_) => {
+            Err(panic) => {
                 self.world.roll_back();
                 self.world.state.core.counters.panics += 1;
+                let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                self.last_panic = Some((which, text.unwrap_or("no text").to_owned()));
                 Err(Failure::Panicked)
             }
         };

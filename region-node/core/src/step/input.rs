@@ -11,6 +11,7 @@ use marchland_types::limits::{ACTION_MAX_BYTES, QUEUED_MOVES_MAX};
 use marchland_types::{CharacterId, CommandSeq, planted};
 
 use super::Failure;
+use crate::doing::Handler;
 use crate::effects::{Effects, SessionReply};
 use crate::game::{Action, Game, Refusal};
 use crate::region::Region;
@@ -19,17 +20,7 @@ use crate::session::{MOVE_DURATION_MAX_MS, QueuedMove, REPLY_MAX_BYTES};
 impl<G: Game> Region<G> {
     /// Takes a session's inputs; `left` bounds those of the whole tick.
     pub(crate) fn take_inputs(&mut self, inputs: &SessionInputs, left: &mut usize, effects: &mut Effects<G>) {
-        let character = CharacterId(inputs.character);
-        let Some((slot, session, _)) = self.world.session_of(character) else { return };
-        let named = (session.epoch.0, session.attach.0) == (inputs.epoch, inputs.attach);
-        if !named || !session.is_attached() {
-            return;
-        }
-        if session.would_acknowledge(inputs.acked_reply_seq)
-            && let Some(session) = self.world.session_mut(slot)
-        {
-            session.acknowledge(inputs.acked_reply_seq);
-        }
+        let Some(slot) = self.begin_inputs(inputs) else { return };
         for input in &inputs.inputs {
             let Some(fewer) = left.checked_sub(1) else { return };
             *left = fewer;
@@ -38,6 +29,21 @@ impl<G: Game> Region<G> {
                 return;
             }
         }
+    }
+
+    /// Whose inputs these are, if they are of the attach in force. What they acknowledge is forgotten.
+    pub(crate) fn begin_inputs(&mut self, inputs: &SessionInputs) -> Option<u32> {
+        let (slot, session, _) = self.world.session_of(CharacterId(inputs.character))?;
+        let named = (session.epoch.0, session.attach.0) == (inputs.epoch, inputs.attach);
+        if !named || !session.is_attached() {
+            return None;
+        }
+        if session.would_acknowledge(inputs.acked_reply_seq)
+            && let Some(session) = self.world.session_mut(slot)
+        {
+            session.acknowledge(inputs.acked_reply_seq);
+        }
+        Some(slot)
     }
 
     fn take_input(&mut self, slot: u32, input: &StoredInput, effects: &mut Effects<G>) -> Result<(), Code> {
@@ -89,7 +95,7 @@ impl<G: Game> Region<G> {
         Ok(())
     }
 
-    fn pass(&mut self, slot: u32, seq: CommandSeq) {
+    pub(crate) fn pass(&mut self, slot: u32, seq: CommandSeq) {
         if let Some(mover) = self.world.mover_mut(slot) {
             mover.applied_seq = seq;
         }
@@ -104,7 +110,7 @@ impl<G: Game> Region<G> {
         };
         // An answer that is too long is the handler's failure, so it must have no effect either.
         let too_long = Refusal { code: Code::Internal, body: Bytes::new() };
-        let result = self.handle(effects, |game, ctx| {
+        let result = self.handle(effects, Handler::Command(who, action.code), |game, ctx| {
             game.command(ctx, who, action).and_then(|body| if body.len() <= REPLY_MAX_BYTES { Ok(body) } else { Err(too_long) })
         });
         match result {
@@ -115,7 +121,7 @@ impl<G: Game> Region<G> {
         }
     }
 
-    fn reply(&mut self, slot: u32, command: CommandSeq, code: u32, body: Bytes, effects: &mut Effects<G>) {
+    pub(crate) fn reply(&mut self, slot: u32, command: CommandSeq, code: u32, body: Bytes, effects: &mut Effects<G>) {
         if let Some(session) = self.world.session_mut(slot) {
             let reply = session.push(command, code, body).clone();
             // Planted: a reply is forgotten when it is published, not when the client has acknowledged it.

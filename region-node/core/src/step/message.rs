@@ -3,43 +3,59 @@
 use std::sync::Arc;
 
 use marchland_proto::storage::{ChannelMessage, EntityHandoff, GameMessage, MapChange, Moved};
-use marchland_types::{CharacterId, CutNumber, GroupId, MapEpoch, planted};
+use marchland_types::{CharacterId, CutNumber, GroupId, LogIndex, MapEpoch, planted};
 
 use crate::channel::Body;
+use crate::doing::Handler;
 use crate::effects::Effects;
 use crate::game::{Game, Letter};
 use crate::region::Region;
+use crate::trouble::{CAUSE_PANIC, What};
 use crate::world::state::SET_ASIDE_MAX;
 
 impl<G: Game> Region<G> {
-    pub(crate) fn take_message(&mut self, message: &ChannelMessage, effects: &mut Effects<G>) {
+    /// Counts a message as taken if it is the next of its channel; tells whether anything may be done about its content.
+    pub(crate) fn receive(&mut self, message: &ChannelMessage, effects: &mut Effects<G>) -> bool {
         let from = GroupId(message.from_group);
         let inbox = self.world.state.channels.inbox(from);
         if message.seq <= inbox.taken {
-            return;
+            return false;
         }
         // Planted: what is missing is passed over.
         if message.seq != inbox.taken + 1 && !planted!("gap-accepted") {
             effects.gaps.push((from, inbox.taken + 1));
-            return;
+            return false;
         }
         self.take_cut(CutNumber(message.cut), effects);
         self.world.channels_changed = true;
-        let end = self.world.state.channels.inbox_mut(from);
-        end.taken = message.seq;
+        self.world.state.channels.inbox_mut(from).taken = message.seq;
+        if inbox.finished {
+            self.refuse_message();
+        }
+        !inbox.finished
+    }
+
+    pub(crate) fn take_message(&mut self, index: LogIndex, message: &ChannelMessage, effects: &mut Effects<G>) {
+        if !self.receive(message, effects) {
+            return;
+        }
+        let from = GroupId(message.from_group);
+        let panics = self.world.state.core.counters.panics;
         match &message.body {
-            _ if inbox.finished => self.refuse_message(),
             None => self.refuse_message(),
             Some(Body::Admit(admit)) => self.admit(admit, effects),
             Some(Body::Expel(expel)) => self.expel(expel, effects),
             Some(Body::MapChange(change)) => self.change_map(change),
             Some(Body::Handoff(handoff)) => self.return_handoff(from, handoff),
             Some(Body::Game(letter)) => self.take_letter(from, letter, effects),
-            Some(Body::Fin(_)) => end.finished = true,
+            Some(Body::Fin(_)) => self.world.state.channels.inbox_mut(from).finished = true,
             // A stub is made when a character hands off. This region hands none off, so there is none to drop.
             Some(Body::DropStub(_)) => {}
             // Where a character is concerns the directory; what this region posts to characters never moves.
             Some(Body::Location(_) | Body::Moved(_)) => self.refuse_message(),
+        }
+        if self.world.state.core.counters.panics > panics {
+            self.set_aside(index, CAUSE_PANIC, What::Message(message.clone()));
         }
     }
 
@@ -98,7 +114,7 @@ impl<G: Game> Region<G> {
                 }
             },
         };
-        let _ = self.handle(effects, |game, ctx| {
+        let _ = self.handle(effects, Handler::Letter(from, message.code), |game, ctx| {
             game.letter(ctx, Letter { from, code: message.code, to, body: &message.body });
             Ok::<_, std::convert::Infallible>(())
         });

@@ -13,18 +13,22 @@ mod message;
 mod movement;
 mod order;
 mod presence;
+mod skip;
 mod whole;
 
 pub(crate) use self::handler::Failure;
+pub use self::skip::{SKIP_REASON_MAX_BYTES, skip_entry, skipped_by};
 
-use marchland_proto::storage::TickEntry;
-use marchland_types::Tick;
+use marchland_proto::storage::{DeadTimer, TickEntry};
 use marchland_types::limits::INPUTS_PER_TICK_MAX;
+use marchland_types::{LogIndex, Tick};
 
+use crate::doing::Handler;
 use crate::effects::{Applied, Divergence, Effects};
 use crate::game::Game;
-use crate::region::Region;
+use crate::region::{ApplyFault, Region};
 use crate::timer::TimerId;
+use crate::trouble::{CAUSE_PANIC, What};
 
 /// Most that region time grows in one tick, in milliseconds: a node whose clock leaps ahead can not drag the world's time
 /// with it, and after an outage the world catches up at twenty times the speed.
@@ -41,12 +45,12 @@ impl<G: Game> Region<G> {
         core.now_ms = core.now_ms.saturating_add(step_ms);
     }
 
-    pub(crate) fn tick_entry(&mut self, entry: &TickEntry, effects: &mut Effects<G>) {
+    pub(crate) fn tick_entry(&mut self, index: LogIndex, entry: &TickEntry, effects: &mut Effects<G>) -> Result<(), ApplyFault> {
         let core = &mut self.world.state.core;
         if core.barrier.is_some() {
             core.counters.barred_ticks += 1;
             effects.applied = Applied::Barred;
-            return;
+            return Ok(());
         }
         effects.divergence = self.compare(entry);
         self.advance_clock(entry.now_ms, 1);
@@ -57,7 +61,7 @@ impl<G: Game> Region<G> {
         effects.tick = Some(core.tick);
 
         for message in &entry.messages {
-            self.take_message(message, effects);
+            self.take_message(index, message, effects);
         }
         for ack in &entry.acks {
             let trimmed = self.world.state.channels.acknowledge(marchland_types::GroupId(ack.from_group), ack.seq);
@@ -70,20 +74,25 @@ impl<G: Game> Region<G> {
             self.detach(order, effects);
         }
         for order in &entry.orders {
-            self.take_order(order, effects);
+            self.take_order(index, order, effects);
         }
         let mut left = INPUTS_PER_TICK_MAX;
         for inputs in &entry.sessions {
             self.take_inputs(inputs, &mut left, effects);
         }
-        self.run_timers(effects);
-        let _ = self.handle(effects, |game, ctx| {
+        self.run_timers(index, effects);
+        let ticked = self.handle(effects, Handler::Tick, |game, ctx| {
             game.tick(ctx);
             Ok::<_, std::convert::Infallible>(())
         });
+        if let Err(Failure::Panicked) = ticked {
+            // Nobody is there to be refused, and a world whose rules are left out from now on is not the studio's any more.
+            return Err(ApplyFault::Panicked { index, handler: Handler::Tick });
+        }
         self.move_all();
         self.end_lingering(effects);
         self.tell_locations();
+        Ok(())
     }
 
     fn compare(&self, entry: &TickEntry) -> Option<Divergence> {
@@ -96,14 +105,19 @@ impl<G: Game> Region<G> {
     }
 
     /// Runs every timer that is due. Those that are started meanwhile wait for the next tick.
-    fn run_timers(&mut self, effects: &mut Effects<G>) {
+    fn run_timers(&mut self, index: LogIndex, effects: &mut Effects<G>) {
         let below = self.world.state.core.next_timer + 1;
         while let Some(id) = self.due_timer(below) {
             let timer = self.world.state.timers.remove(id).expect("a timer that is due is there");
-            let _ = self.handle(effects, |game, ctx| {
+            let ran = self.handle(effects, Handler::Timer(timer.code), |game, ctx| {
                 game.timer(ctx, timer);
                 Ok::<_, std::convert::Infallible>(())
             });
+            if let Err(Failure::Panicked) = ran {
+                let entity = timer.entity.map_or(0, |entity| entity.0);
+                let dead = DeadTimer { entity, code: timer.code, argument: timer.argument };
+                self.set_aside(index, CAUSE_PANIC, What::Timer(dead));
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use marchland_types::{CharacterId, GroupId, MoveNumber, SessionEpoch, planted};
 
 use crate::channel::Body as MessageBody;
 use crate::context::Context;
+use crate::doing::Handler;
 use crate::dormant::Dormant;
 use crate::effects::Effects;
 use crate::entity::Body;
@@ -93,6 +94,15 @@ impl<G: Game> Region<G> {
         }
     }
 
+    /// The same without a word to the game.
+    pub(crate) fn expel_quietly(&mut self, expel: &Expel, effects: &mut Effects<G>) {
+        let Some((slot, session, _)) = self.world.session_of(CharacterId(expel.character)) else { return };
+        if session.epoch < SessionEpoch(expel.epoch) {
+            self.end_attach(slot, Code::Superseded, effects);
+            self.leave_quietly(slot, false);
+        }
+    }
+
     fn enter(
         &mut self,
         character: CharacterId,
@@ -100,7 +110,7 @@ impl<G: Game> Region<G> {
         move_number: MoveNumber,
         effects: &mut Effects<G>,
     ) -> Option<u32> {
-        let entered = self.handle(effects, |game, ctx| {
+        let entered = self.handle(effects, Handler::Enter(character), |game, ctx| {
             let mut spawn = game.enter(ctx, character, &fresh.name);
             spawn.name = fresh.name;
             spawn.position = free_place(ctx.ground(), spawn.position);
@@ -123,7 +133,7 @@ impl<G: Game> Region<G> {
         fresh: Option<FreshSession>,
         effects: &mut Effects<G>,
     ) -> Option<u32> {
-        let entered = self.handle(effects, |game, ctx| {
+        let entered = self.handle(effects, Handler::Enter(character), |game, ctx| {
             if ctx.world.slot_of(record.entity()).is_some() {
                 return Err(());
             }
@@ -151,10 +161,15 @@ impl<G: Game> Region<G> {
     pub(crate) fn leave(&mut self, slot: u32, resumable: bool, effects: &mut Effects<G>) {
         let Some(view) = self.world.at_slot(slot) else { return };
         let entity = view.identity.entity;
-        let _ = self.handle(effects, |game, ctx| {
+        let _ = self.handle(effects, Handler::Leaving(entity), |game, ctx| {
             game.leaving(ctx, entity);
             Ok::<_, std::convert::Infallible>(())
         });
+        self.leave_quietly(slot, resumable);
+    }
+
+    /// The same without a word to the game.
+    pub(crate) fn leave_quietly(&mut self, slot: u32, resumable: bool) {
         self.note_location(slot, false);
         let Some((session, _)) = self.world.session_at(slot) else { return };
         let (character, epoch) = (session.character, session.epoch);

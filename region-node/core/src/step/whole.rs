@@ -5,6 +5,8 @@ use std::sync::Arc;
 use marchland_proto::storage::{Barrier, Genesis, Sleep};
 use marchland_types::{CutNumber, LogIndex, MapEpoch};
 
+use super::Failure;
+use crate::doing::Handler;
 use crate::effects::{Applied, Awake, Effects, TakenCut};
 use crate::game::Game;
 use crate::region::{ApplyFault, Region};
@@ -34,11 +36,14 @@ impl<G: Game> Region<G> {
         self.world.state.genesis = Some(Arc::new(genesis));
         self.world.map_changed = true;
         effects.applied = Applied::Genesis;
-        let _ = self.handle(effects, |game, ctx| {
+        let made = self.handle(effects, Handler::Genesis, |game, ctx| {
             game.genesis(ctx);
             Ok::<_, std::convert::Infallible>(())
         });
-        Ok(())
+        match made {
+            Err(Failure::Panicked) => Err(ApplyFault::Panicked { index, handler: Handler::Genesis }),
+            Ok(()) | Err(Failure::Refused(_)) => Ok(()),
+        }
     }
 
     /// Takes a cut unless it, or a newer one, was taken before.

@@ -2,7 +2,8 @@
 //!
 //! [`restore_midway`] gives one log to two replicas. One lives through it; the other is encoded and restored at the points
 //! that the caller names. After every entry their hashes must be equal; when they are not, the first part that differs is
-//! named. What breaks this test breaks a running world: a replica that restarts would be thrown out of its group.
+//! named. What breaks this test breaks a running world: a replica that restarts would be thrown out of its group. An entry at which
+//! the game's tick panics is met as a running world meets it: both replicas go back to before it, and skip it.
 //! [`Script`] writes such logs.
 
 mod script;
@@ -14,7 +15,8 @@ use marchland_types::LogIndex;
 
 use crate::effects::Effects;
 use crate::game::Game;
-use crate::region::Region;
+use crate::region::{ApplyFault, Region};
+use crate::view::RegionView;
 
 pub use self::script::{BEGIN_MS, Script, WORLD};
 
@@ -90,16 +92,25 @@ pub fn restore_midway_with<G: Game>(
         let index = LogIndex(at as u64 + 1);
         let mut other = entry.clone();
         tamper(at, &mut other);
+        let before = (lived.view(), restored.view());
         match (lived.apply(index, entry), restored.apply(index, &other)) {
             (Ok(ours), Ok(theirs)) if !same_effects(&ours, &theirs) => {
                 compare(index, &lived, &restored)?;
                 return Err(Difference::Effects { index });
             }
             (Ok(_), Ok(_)) => {}
+            (Err(ours @ ApplyFault::Panicked { .. }), Err(theirs)) if ours == theirs => {
+                lived = back(index, &before.0, &game)?;
+                restored = back(index, &before.1, &game)?;
+                for (replica, entry) in [(&mut lived, entry), (&mut restored, &other)] {
+                    let skipped = replica.skip(index, entry);
+                    skipped.map_err(|fault| Difference::Restore { index, reason: format!("not skipped: {fault}") })?;
+                }
+            }
             (Err(ours), Err(theirs)) if ours == theirs => {}
             (ours, theirs) => {
                 let text = |result: Result<Effects<G>, _>| {
-                    result.map_or_else(|fault: crate::ApplyFault| fault.to_string(), |_| "that it was applied".into())
+                    result.map_or_else(|fault: ApplyFault| fault.to_string(), |_| "that it was applied".into())
                 };
                 return Err(Difference::Faults { index, lived: text(ours), restored: text(theirs) });
             }
@@ -115,10 +126,13 @@ pub fn restore_midway_with<G: Game>(
     Ok(lived)
 }
 
+fn back<G: Game>(index: LogIndex, view: &RegionView<G>, game: &impl Fn() -> G) -> Result<Region<G>, Difference> {
+    Region::decode(Arc::new(game()), &view.encode()).map_err(|error| Difference::Restore { index, reason: error.to_string() })
+}
+
 fn restore<G: Game>(index: LogIndex, region: &Region<G>, game: &impl Fn() -> G) -> Result<Region<G>, Difference> {
     let bytes = region.view().encode();
-    let copy =
-        Region::decode(Arc::new(game()), &bytes).map_err(|error| Difference::Restore { index, reason: error.to_string() })?;
+    let copy = back(index, &region.view(), game)?;
     if copy.view().encode() == bytes {
         Ok(copy)
     } else {

@@ -21,6 +21,7 @@ use crate::random::Pcg;
 use crate::session::{Mover, Session};
 use crate::table::Table;
 use crate::timer::Timers;
+use crate::trouble::Trouble;
 
 /// Handoffs that could be neither taken nor returned, kept so that nothing is lost.
 pub(crate) const SET_ASIDE_MAX: usize = 1024;
@@ -49,6 +50,7 @@ pub(crate) struct State {
     pub(crate) locations: BTreeMap<CharacterId, LocationUpdate>,
     pub(crate) streams: BTreeMap<u32, Pcg>,
     pub(crate) set_aside: Arc<Vec<EntityHandoff>>,
+    pub(crate) trouble: Trouble,
     /// Hash of the parts that change seldom, as of the last settling.
     seldom: Seldom,
 }
@@ -79,6 +81,7 @@ impl State {
             locations: BTreeMap::new(),
             streams: BTreeMap::new(),
             set_aside: Arc::default(),
+            trouble: Trouble::default(),
             seldom: Seldom::default(),
         }
     }
@@ -102,6 +105,7 @@ impl State {
             locations: self.locations.clone(),
             streams: self.streams.clone(),
             set_aside: self.set_aside.clone(),
+            trouble: self.trouble.clone(),
             seldom: self.seldom,
         }
     }
@@ -155,6 +159,7 @@ impl State {
         for handoff in self.set_aside.iter() {
             waiting = mix(waiting, hash(17, &handoff.encode_to_vec()));
         }
+        waiting = self.trouble.sum(waiting);
         (core, random, waiting)
     }
 

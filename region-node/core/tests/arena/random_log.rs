@@ -128,7 +128,7 @@ fn write(script: &mut Script, event: Event) {
             let to = Barrier { rules_version: 3, content_hash: 0xfeed, activate };
             script.entry(region_entry::Body::Barrier(to));
         }
-        Event::Skip => script.entry(region_entry::Body::Skip(SkipEntry { index: 5, reason: "test".into() })),
+        Event::Skip => script.entry(region_entry::Body::Skip(SkipEntry { index: u64::MAX, ..SkipEntry::default() })),
         Event::Rubbish(bytes) => {
             // Bytes that are no entry, or one of no known kind; both are faults that change nothing.
             let mut entry = bytes;
