@@ -38,6 +38,7 @@ pub use api::{
     SnapshotBody,
 };
 pub use group::Group;
+pub use machine::logged_entry;
 pub use node::{OpenError, RaftNode};
 pub use options::{AddressBook, BadOptions, Limits, NodeOptions, Standing, Timings};
 pub use record::BadRecord;

@@ -323,6 +323,14 @@ fn to_machine(entry: &RaftEntry) -> Entry {
     Entry { position: position(&entry.log_id), payload }
 }
 
+/// An entry of a log, as machines see it when it is applied: for whoever replays a log without a group.
+///
+/// # Errors
+/// The record is none of a format that this build knows.
+pub fn logged_entry(entry: &marchland_storage::raft_log::LogEntry) -> Result<Entry, record::BadRecord> {
+    record::to_entry(entry.position, entry.payload.clone()).map(|entry| to_machine(&entry))
+}
+
 struct Batch {
     entries: Vec<Entry>,
     responders: Vec<Option<ApplyResponder<TypeConfig>>>,

@@ -4,12 +4,14 @@
 //! both run the same code between two waits. Nothing here caches; what an implementation promises is exactly POSIX: a
 //! write is visible at once, durable after [`DiskFile::sync_data`]; a name is durable after [`Disk::sync_dir`].
 
+mod read_only;
 mod real;
 mod sim;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use read_only::{ReadOnlyDisk, ReadOnlyFile};
 pub use real::{LOCK_FILE, RealDisk, RealFile};
 pub use sim::{SimCounters, SimDisk, SimFile};
 

@@ -106,6 +106,12 @@ pub enum FolderError {
         /// One of the things in it.
         found: String,
     },
+    /// There is no data folder.
+    #[error("{path} is no data folder of a node: it has no record `node`")]
+    Absent {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// The record of the folder is not readable.
     #[error("data folder {path} has a damaged record `node`: {what}")]
     Damaged {
@@ -114,6 +120,48 @@ pub enum FolderError {
         /// What is wrong.
         what: &'static str,
     },
+}
+
+/// Whose a folder is, as it says itself. Read without locking it, so that the node may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FolderOwner {
+    /// The node.
+    pub node: NodeId,
+    /// The folder's random id.
+    pub id: FolderId,
+    /// The incarnation that was issued for it, if any was recorded.
+    pub incarnation: Option<Incarnation>,
+}
+
+impl FolderOwner {
+    /// Reads whose the folder is. Changes nothing.
+    pub fn read<D: Disk>(disk: &D, path: &Path) -> Result<Self, FolderError> {
+        let io = |source| FolderError::Io { path: path.to_owned(), source };
+        if !disk.exists(&path.join(RECORD_FILE)).map_err(io)? {
+            return Err(FolderError::Absent { path: path.to_owned() });
+        }
+        let Record { node, id, incarnation } = read_record(disk, path)?;
+        Ok(Self { node, id, incarnation })
+    }
+}
+
+/// Where the raft log of a data folder is.
+pub fn log_dir(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
+/// Where the checkpoints of a data folder are.
+pub fn checkpoints_dir(folder: &Path) -> PathBuf {
+    folder.join("checkpoints")
+}
+
+fn read_record<D: Disk>(disk: &D, path: &Path) -> Result<Record, FolderError> {
+    let bytes = read_small_file(disk, &path.join(RECORD_FILE), RECORD_MAX_BYTES)
+        .map_err(|source| FolderError::Io { path: path.to_owned(), source })?;
+    decode(&bytes).map_err(|error| match error {
+        DecodeError::Newer(found) => FolderError::NewerVersion { path: path.to_owned(), found, supported: FOLDER_FORMAT_VERSION },
+        DecodeError::Damaged(what) => FolderError::Damaged { path: path.to_owned(), what },
+    })
 }
 
 /// The locked, checked folder of a node.
@@ -182,13 +230,7 @@ impl<D: Disk> DataFolder<D> {
         let file = path.join(RECORD_FILE);
         let known = disk.exists(&file).map_err(io)?;
         let record = if known {
-            let bytes = read_small_file(&disk, &file, RECORD_MAX_BYTES).map_err(io)?;
-            decode(&bytes).map_err(|error| match error {
-                DecodeError::Newer(found) => {
-                    FolderError::NewerVersion { path: path.to_owned(), found, supported: FOLDER_FORMAT_VERSION }
-                }
-                DecodeError::Damaged(what) => FolderError::Damaged { path: path.to_owned(), what },
-            })?
+            read_record(&disk, path)?
         } else {
             let ours = [LOCK_FILE.to_owned(), format!("{RECORD_FILE}.part")];
             for entry in disk.list(path).map_err(io)? {
@@ -261,12 +303,12 @@ impl<D: Disk> DataFolder<D> {
 
     /// Where the raft log is.
     pub fn log_dir(&self) -> PathBuf {
-        self.path.join("log")
+        log_dir(&self.path)
     }
 
     /// Where the checkpoints are.
     pub fn checkpoints_dir(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        checkpoints_dir(&self.path)
     }
 
     /// Where the keyed store is.
