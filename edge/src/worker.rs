@@ -26,8 +26,8 @@ use crate::connection::{ConnRef, welcome};
 use crate::links::{self, Link};
 use crate::routes::{Asked, Route};
 
-/// How long commands are gathered before they go to an owner. A tick is ten times as long.
-const GATHER: Duration = Duration::from_millis(4);
+/// How long commands are gathered before they go to an owner. A tick is five times as long.
+const GATHER: Duration = Duration::from_millis(10);
 /// How often routes are looked after while there are clients.
 const SWEEP: Duration = Duration::from_millis(20);
 /// How often with no clients: nothing can be due.

@@ -22,10 +22,10 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use crate::api::Snapshot;
-use crate::link::{ChannelCell, Connector, Endpoint, Lane, Link, LinkError};
+use crate::link::{ChannelCell, Connector, Endpoint, Haste, Lane, Link, LinkError};
 use crate::options::{AddressBook, Limits, Timings};
 use crate::snapshots::{self, Outgoing};
-use crate::types::{RaftSnapshot, TypeConfig, Vote};
+use crate::types::{LogId, RaftSnapshot, TypeConfig, Vote};
 use crate::wire::{self, Malformed};
 
 /// Appends of one group to one follower that are under way at once.
@@ -160,7 +160,7 @@ impl Network {
 
     async fn call(&self, lane: Lane, body: Body, deadline: Duration, action: RPCTypes) -> Result<Body, Failure> {
         let link = self.links.link(self.to, lane).map_err(|e| self.failure(e, action))?;
-        link.call(self.group, body, deadline).await.map_err(|e| self.failure(e, action))
+        link.call(self.group, body, Haste::Now, deadline).await.map_err(|e| self.failure(e, action))
     }
 }
 
@@ -168,23 +168,46 @@ fn odd(body: &Body) -> Malformed {
     Malformed(format!("answer of another kind, about {} bytes", wire::size_of(body)))
 }
 
+/// What a stream of appends knows of its follower.
+#[derive(Default)]
+struct Course {
+    /// Last entry of the last append.
+    sent: Option<LogId>,
+    /// The follower took an append of this stream.
+    agreed: bool,
+}
+
+impl Course {
+    /// Whether an append may wait, and notes that it is sent.
+    fn haste(&mut self, request: &AppendEntriesRequest<TypeConfig>) -> Haste {
+        let last = wire::last_of(request);
+        let says_nothing_new = self.agreed && request.entries.is_empty() && last.is_some() && last == self.sent;
+        self.sent = last;
+        if says_nothing_new { Haste::MayWait } else { Haste::Now }
+    }
+}
+
 async fn append(
     link: Link,
     group: GroupId,
     request: AppendEntriesRequest<TypeConfig>,
+    course: Arc<Mutex<Course>>,
     deadline: Duration,
 ) -> Result<StreamAppendResult<TypeConfig>, LinkError> {
+    let course = || course.lock().unwrap_or_else(PoisonError::into_inner);
+    let haste = course().haste(&request);
     let (prev, last) = (request.prev_log_id, wire::last_of(&request));
     let body = Body::Append(wire::append_out(&request));
     drop(request);
     let refused = |m: Malformed| LinkError::Refused(m.into());
-    let answer = match link.call(group, body, deadline).await? {
+    let answer = match link.call(group, body, haste, deadline).await? {
         Body::AppendAnswer(answer) => wire::append_answer_in(&answer).map_err(refused)?,
         other => return Err(refused(odd(&other))),
     };
     if answer.is_conflict() && prev.is_none() {
         return Err(refused(Malformed("conflict before the first entry".into())));
     }
+    course().agreed |= answer.is_success();
     Ok(answer.into_stream_result(prev, last))
 }
 
@@ -209,8 +232,9 @@ impl NetStreamAppend<TypeConfig> for Network {
         let this: &'s Self = self;
         Box::pin(async move {
             let link = link?;
+            let course = Arc::new(Mutex::new(Course::default()));
             let answers = input
-                .map(move |request| append(link.clone(), group, request, deadline))
+                .map(move |request| append(link.clone(), group, request, course.clone(), deadline))
                 .buffered(PIPELINE)
                 .map(|result| result.map_err(|e| this.failure(e, RPCTypes::AppendEntries)));
             Ok(answers.boxed())

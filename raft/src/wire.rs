@@ -16,10 +16,6 @@ use openraft::raft::{
 use crate::record;
 use crate::types::{LogId, RaftEntry, TypeConfig, Vote, log_id, position, vote};
 
-/// Payloads up to this size are copied out of the buffer that they came in, so that a small entry does not keep a large
-/// buffer in memory for as long as it stands in the log.
-const COPIED_BYTES: usize = 1024;
-
 /// Why a peer's request was not handled; the numbers are on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -125,7 +121,8 @@ fn entry_in(entry: WireEntry, expected_index: u64) -> Result<RaftEntry, Malforme
         return malformed(format!("entry {} where {expected_index} was expected", id.index));
     }
     id_in(&id)?;
-    let record = if entry.record.len() <= COPIED_BYTES { Bytes::copy_from_slice(&entry.record) } else { entry.record };
+    // A copy: the log keeps it for minutes, and would keep the whole buffer that it was received in.
+    let record = Bytes::copy_from_slice(&entry.record);
     record::to_entry(record::position_of(&id), record).map_err(|e| Malformed(e.to_string()))
 }
 

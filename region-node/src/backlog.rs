@@ -16,13 +16,29 @@ pub const BACKLOG_PAUSE: usize = INPUTS_PER_TICK_MAX / 2;
 
 /// How many inputs wait, shared with the readers of edge streams.
 #[derive(Clone, Debug, Default)]
-pub struct BacklogGauge(Arc<AtomicUsize>);
+pub struct BacklogGauge(Arc<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// In the backlog.
+    queued: AtomicUsize,
+    /// Not looked at by the region's worker yet.
+    arrived: AtomicUsize,
+}
 
 impl BacklogGauge {
     /// Whether readers should pause.
     #[must_use]
     pub fn is_long(&self) -> bool {
-        self.0.load(Ordering::Relaxed) > BACKLOG_PAUSE
+        self.0.queued.load(Ordering::Relaxed) + self.0.arrived.load(Ordering::Relaxed) > BACKLOG_PAUSE
+    }
+
+    pub(crate) fn arrived(&self, count: usize) {
+        self.0.arrived.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(crate) fn looked_at(&self, count: usize) {
+        self.0.arrived.fetch_sub(count, Ordering::Relaxed);
     }
 }
 
@@ -35,6 +51,13 @@ pub struct Backlog {
 }
 
 impl Backlog {
+    /// An empty one, which an existing gauge follows from here on.
+    pub fn with_gauge(gauge: BacklogGauge) -> Self {
+        let mut backlog = Self { gauge, ..Self::default() };
+        backlog.counted(0);
+        backlog
+    }
+
     /// The gauge that follows this backlog.
     pub fn gauge(&self) -> BacklogGauge {
         self.gauge.clone()
@@ -58,7 +81,7 @@ impl Backlog {
 
     fn counted(&mut self, count: usize) {
         self.count = count;
-        self.gauge.0.store(count, Ordering::Relaxed);
+        self.gauge.0.queued.store(count, Ordering::Relaxed);
     }
 
     /// A session's inputs.

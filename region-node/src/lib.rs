@@ -8,6 +8,7 @@
 //! A leader is owner only after it has applied an entry of its own term. All work on a region's state runs on its
 //! [`Executor`] in the order of submission.
 
+mod arrivals;
 pub mod backlog;
 pub mod executor;
 pub mod hub;

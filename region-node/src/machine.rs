@@ -19,6 +19,7 @@ use marchland_types::{CutNumber, GroupId, RegionId, ReplicaId, point};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::backlog::BacklogGauge;
 use crate::executor::Executor;
 use crate::port::{DeliverOutcome, EdgeId, RegionFacts, RegionPort};
@@ -65,6 +66,7 @@ pub struct RegionMachine<G: Game, D: Disk, X: Executor> {
     posted: watch::Receiver<u64>,
     facts: watch::Receiver<RegionFacts>,
     backlog: BacklogGauge,
+    arrivals: Arrivals,
     game: Arc<G>,
     build: String,
 }
@@ -87,7 +89,8 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
             roles: replica.roles(),
             posted: replica.posted(),
             facts: replica.facts(),
-            backlog: replica.backlog(),
+            backlog: replica.gauge(),
+            arrivals: replica.arrivals(),
             replica: Arc::new(Mutex::new(replica)),
             checkpoints: options.checkpoints,
             executor: options.executor,
@@ -335,15 +338,21 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
     }
 
     fn edge_joined(self: Arc<Self>, edge: EdgeId, out: mpsc::Sender<NodeToEdge>) {
-        self.post(move |replica| replica.edge_joined(edge, out));
+        self.arrivals.push(edge, Arrival::Joined(out));
+        self.post(Replica::look_at_arrivals);
     }
 
     fn edge_left(self: Arc<Self>, edge: EdgeId) {
-        self.post(move |replica| replica.edge_left(edge));
+        self.arrivals.push(edge, Arrival::Left);
+        self.post(Replica::look_at_arrivals);
     }
 
     fn edge_message(self: Arc<Self>, edge: EdgeId, message: EdgeToRegion) {
-        self.post(move |replica| replica.edge_message(edge, message));
+        self.arrivals.push(edge, Arrival::Message(message));
+        // An owner looks when it ticks. One that stops owning looks once more after it said so.
+        if !self.ownership.borrow().owner {
+            self.post(Replica::look_at_arrivals);
+        }
     }
 
     fn deliver(self: Arc<Self>, messages: Vec<ChannelMessage>) -> BoxFuture<'static, DeliverOutcome> {

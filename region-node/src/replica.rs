@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use marchland_proto::cluster::{EdgeToRegion, EntityRecord, InspectReply, NodeToEdge, SessionBatch, StoredReply};
+use marchland_proto::cluster::{EdgeToRegion, EntityRecord, InspectReply, SessionBatch, StoredReply};
 use marchland_proto::records::OwnState;
 use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, Genesis, RegionEntry, region_entry};
 use marchland_raft::{Applied, Entry, MachineFault, Payload, Role};
 use marchland_region_core::{ApplyFault, ENTRY_FORMAT, Effects, Game, Region, RegionView, TakenCut};
 use marchland_types::{CellId, CharacterId, CutNumber, GroupId, LogIndex, Position, RegionId, ReplicaId, Term, point};
 use prost::Message;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
+use crate::arrivals::{Arrival, Arrivals};
 use crate::backlog::{Backlog, BacklogGauge};
 use crate::hub::{Hub, Stamp, TickChanges, ViewSource};
 use crate::orphans::Orphans;
@@ -52,6 +53,7 @@ pub(crate) struct Replica<G: Game> {
     role: Role,
     hub: Hub,
     backlog: Backlog,
+    arrivals: Arrivals,
     rate: TickRate,
     orphans: Orphans,
     diverged: bool,
@@ -67,6 +69,7 @@ pub(crate) struct Replica<G: Game> {
 
 impl<G: Game> Replica<G> {
     pub(crate) fn new((group, id, me): (GroupId, RegionId, ReplicaId), region: Region<G>, genesis: Genesis, now: Now) -> Self {
+        let backlog = Backlog::default();
         Self {
             group,
             me,
@@ -77,7 +80,8 @@ impl<G: Game> Replica<G> {
             now,
             role: Role::Follower { term: Term(0), leader: None },
             hub: Hub::new(group, id),
-            backlog: Backlog::default(),
+            arrivals: Arrivals::new(backlog.gauge()),
+            backlog,
             rate: TickRate::default(),
             orphans: Orphans::default(),
             diverged: false,
@@ -106,8 +110,13 @@ impl<G: Game> Replica<G> {
         self.facts.subscribe()
     }
 
-    pub(crate) fn backlog(&self) -> BacklogGauge {
+    pub(crate) fn gauge(&self) -> BacklogGauge {
         self.backlog.gauge()
+    }
+
+    /// Where messages of edges go.
+    pub(crate) fn arrivals(&self) -> Arrivals {
+        self.arrivals.clone()
     }
 
     fn is_owner(&self) -> bool {
@@ -154,6 +163,8 @@ impl<G: Game> Replica<G> {
             tracing::info!(group = %self.group, tick = %self.region.world().tick(), "owns the region");
         }
         self.ownership.send_replace(Ownership { owner, stopped });
+        // What came for an owner that is none any more, is answered: nobody else will look at it.
+        self.look_at_arrivals();
         self.publish_facts();
     }
 
@@ -236,6 +247,8 @@ impl<G: Game> Replica<G> {
         // The term's own entry makes the owner; a command before it can not be one of ours.
         self.settle_ownership();
         if self.is_owner() {
+            // Whoever subscribed since the last tick is shown this one.
+            self.look_at_arrivals();
             if self.effects.tick.is_some() {
                 self.rate.tick((self.now)().0);
             }
@@ -304,6 +317,7 @@ impl<G: Game> Replica<G> {
 
     /// The entry of the next tick.
     pub(crate) fn next_tick(&mut self) -> Option<Bytes> {
+        self.look_at_arrivals();
         if !self.is_owner() {
             return None;
         }
@@ -325,6 +339,7 @@ impl<G: Game> Replica<G> {
 
     /// A tick that was taken is not, or may not be, committed. Everything that may be missing is asked for again.
     pub(crate) fn stumble(&mut self) {
+        self.look_at_arrivals();
         if self.is_owner() {
             self.backlog.clear();
             self.deliveries.clear();
@@ -342,15 +357,18 @@ impl<G: Game> Replica<G> {
         }
     }
 
-    pub(crate) fn edge_joined(&mut self, edge: EdgeId, out: mpsc::Sender<NodeToEdge>) {
-        self.hub.join(edge, out);
+    /// Takes in what edges did since the last look.
+    pub(crate) fn look_at_arrivals(&mut self) {
+        for (edge, arrival) in self.arrivals.take() {
+            match arrival {
+                Arrival::Joined(out) => self.hub.join(edge, out),
+                Arrival::Message(message) => self.edge_message(edge, message),
+                Arrival::Left => self.hub.leave(edge),
+            }
+        }
     }
 
-    pub(crate) fn edge_left(&mut self, edge: EdgeId) {
-        self.hub.leave(edge);
-    }
-
-    pub(crate) fn edge_message(&mut self, edge: EdgeId, message: EdgeToRegion) {
+    fn edge_message(&mut self, edge: EdgeId, message: EdgeToRegion) {
         if !self.is_owner() {
             let leader = self.leader();
             self.hub.tell_gone(edge, leader);
