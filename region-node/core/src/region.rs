@@ -13,6 +13,7 @@ use prost::Message as _;
 
 use crate::component::Registry;
 use crate::context::Outputs;
+use crate::deed::Deed;
 use crate::doing::{Doing, Handler};
 use crate::effects::{Applied, Effects};
 use crate::game::{BadParameters, Game};
@@ -126,6 +127,8 @@ pub struct Region<G: Game> {
     pub(crate) doing: Arc<Doing>,
     /// Not part of the state: what a panic says may differ between builds.
     pub(crate) last_panic: Option<(Handler, String)>,
+    /// What handlers did, while somebody asks for it. Not part of the state either.
+    pub(crate) deeds: Option<Vec<Deed>>,
     state_hash: u64,
     hashes: VecDeque<(Tick, u64)>,
 }
@@ -169,6 +172,7 @@ impl<G: Game> Region<G> {
             walking: Vec::new(),
             doing: Arc::default(),
             last_panic: None,
+            deeds: None,
             state_hash: 0,
             hashes: VecDeque::new(),
         };

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use marchland_types::CommandSeq;
 
 use crate::context::Context;
+use crate::deed::DeedOutcome;
 use crate::doing::Handler;
 use crate::effects::{Effects, SessionReply};
 use crate::game::Game;
@@ -38,15 +39,18 @@ impl<G: Game> Region<G> {
         self.doing.handler(None);
         let result = match result {
             Ok(Ok(value)) => {
+                self.note_deed(which, DeedOutcome::Done);
                 self.world.commit();
                 self.say(&mut outputs, effects);
                 Ok(value)
             }
             Ok(Err(refused)) => {
+                self.note_deed(which, DeedOutcome::Refused);
                 self.world.roll_back();
                 Err(Failure::Refused(refused))
             }
             Err(panic) => {
+                self.note_deed(which, DeedOutcome::Panicked);
                 self.world.roll_back();
                 self.world.state.core.counters.panics += 1;
                 let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));

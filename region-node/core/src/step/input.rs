@@ -87,8 +87,10 @@ impl<G: Game> Region<G> {
                 if !session.has_room_for_reply() {
                     return Err(Code::TooMany);
                 }
+                let character = session.character;
                 self.pass(slot, expected);
                 let (code, body) = self.act(slot, Action { code: action.code, body: &action.body }, effects);
+                self.note_answer(character, expected, code, &body);
                 self.reply(slot, expected, code, body, effects);
             }
         }

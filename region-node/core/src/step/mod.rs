@@ -14,6 +14,7 @@ mod movement;
 mod order;
 mod presence;
 mod skip;
+mod trace;
 mod whole;
 
 pub(crate) use self::handler::Failure;

@@ -174,12 +174,14 @@ impl<G: Game> Region<G> {
         let Some((session, _)) = self.world.session_at(slot) else { return };
         let (character, epoch) = (session.character, session.epoch);
         let Some(mut record) = Record::of(&self.world, slot, resumable) else { return };
+        let entity = record.entity();
         if let Some((_, mover)) = &mut record.session {
             mover.queue.clear();
             mover.move_left_ms = 0;
         }
         let dormant = Dormant { epoch, resumable, record: record.put() };
         self.world.state.dormants.insert(character, dormant);
+        self.note_put_away(slot, entity, character);
         self.world.put_inventory(slot, None);
         self.world.despawn(slot);
     }

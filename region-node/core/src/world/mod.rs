@@ -5,6 +5,7 @@
 
 pub(crate) mod core;
 mod index;
+mod moved;
 mod query;
 pub(crate) mod slots;
 pub(crate) mod state;
