@@ -3,6 +3,8 @@
 //! Each is a line `planted!("name")` in the code of Marchland. A bug that is not found within its budget is a hole in the
 //! instrument: a fault, a crash point or an invariant is missing. To add one: its line in the code, and a line in [`ALL`].
 
+pub mod search;
+
 /// A planted bug.
 #[derive(Clone, Copy, Debug)]
 pub struct Bug {
@@ -22,12 +24,25 @@ const fn bug(name: &'static str, scenario: &'static str, budget: u64, mistake: &
 
 /// Every planted bug.
 pub const ALL: &[Bug] = &[
-    bug("ack-before-fsync", "counter", 100, "entries are acknowledged when they are written, not when they are synced"),
+    bug("ack-before-fsync", "counter", 200, "entries are acknowledged when they are written, not when they are synced"),
     bug("vote-not-synced", "counter", 1_000, "a vote is answered when it is written, not when it is synced"),
-    bug("vote-lost-with-segment", "counter", 1_000, "a new segment of the log does not repeat the votes of the older ones"),
-    bug("leader-restored", "counter", 200, "a leader that restarts goes on in its own term"),
-    bug("unsynced-recovered", "counter", 1_000, "recovery reports what a killed process had written without syncing it"),
-    bug("torn-tail-accepted", "counter", 100, "the checksum of a batch's payload is not compared"),
+    bug("vote-lost-with-segment", "counter", 300, "a new segment of the log does not repeat the votes of the older ones"),
+    bug("leader-restored", "counter", 100, "a leader that restarts goes on in its own term"),
+    bug("log-cleared-id-kept", "counter", 300, "a replica that lost its store clears its log, too, and goes on under its id"),
+    bug("unsynced-recovered", "counter", 300, "recovery reports what a killed process had written without syncing it"),
+    bug("torn-tail-accepted", "counter", 300, "the checksum of a batch's payload is not compared"),
+    bug("stale-read", "counter", 200, "whoever thinks that it leads answers reads without asking a majority"),
+    bug("unknown-taken-for-done", "counter", 300, "a proposal whose outcome is unknown is acknowledged"),
+    bug("command-applied-twice", "standard", 200, "an action that comes again after a failover is carried out again"),
+    bug("command-gap-accepted", "standard", 500, "a command behind a gap is taken, and what is missing passed over"),
+    bug("gap-accepted", "standard", 500, "a message behind a gap in its channel is taken, and what is missing passed over"),
+    bug("outbox-trimmed-early", "standard", 300, "a channel is trimmed when messages are sent, not when they are taken"),
+    bug("counters-not-in-checkpoint", "standard", 50, "a checkpoint does not say which messages were taken"),
+    bug("reply-not-kept", "standard", 200, "a reply is forgotten when it is published, not when the client acknowledged it"),
+    bug("late-frame", "standard", 500, "an edge shows a batch of an owner that was replaced"),
+    bug("delayed-attach", "standard", 500, "an attach that a newer one has overtaken counts"),
+    bug("panicking-entry", "standard", 50, "an entry panics while it is applied"),
+    bug("hash-map-order", "standard", 50, "a step goes through a hash map, whose order is another one on every replica"),
 ];
 
 /// The bug of this name.
