@@ -213,6 +213,9 @@ pub trait Game: Send + Sync + Sized + 'static {
         LINGER_DEFAULT_MS
     }
 
+    /// Looks at the world as a tick left it, on every replica. It changes nothing: for tests that watch what must always hold.
+    fn ticked(&self, _world: &World, _ground: &Self::Ground) {}
+
     /// Says what is wrong with a world that these rules can not have made. For tests and audits.
     fn check(&self, _world: &World, _ground: &Self::Ground) -> Result<(), String> {
         Ok(())

@@ -92,6 +92,11 @@ impl<'a, G: Game> Context<'a, G> {
         self.ground
     }
 
+    /// The same world in the hands of another game, on its own ground: for a game that wraps another and changes some of its rules.
+    pub fn lend_on<H: Game>(&mut self, ground: &'a H::Ground) -> Context<'_, H> {
+        Context { world: self.world, outputs: self.outputs, ground }
+    }
+
     /// The random stream of one of the game's systems, by any number that the game gives it.
     pub fn random(&mut self, system: u32) -> &mut Pcg {
         self.world.stream(system)
