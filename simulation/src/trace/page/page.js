@@ -22,6 +22,7 @@ const colourOfNode = (number) => `var(--n${((number - 1) % 6) + 1})`;
 const colourOfMachine = (name) => (/^n\d+$/.test(name) ? colourOfNode(Number(name.slice(1))) : "var(--edge)");
 
 const span = (ms) => (ms >= 10000 ? `${(ms / 1000).toFixed(1)} s` : ms >= 1000 ? `${(ms / 1000).toFixed(2)} s` : `${+ms.toFixed(ms < 10 ? 2 : 0)} ms`);
+const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
 const time = (ms) => `${(ms / 1000).toFixed(3)} s`;
 const naturally = (a, b) => a.name.localeCompare(b.name, "en", { numeric: true });
 
@@ -64,7 +65,7 @@ function head() {
   copy.onclick = () => navigator.clipboard.writeText(run.command).then(() => (copy.textContent = "copied"), () => (copy.textContent = "no access"));
   put("seed", html("code", run.seed));
   put("repeat with", html("code", run.command), " ", copy);
-  put("run", `${span(end)} simulated, ${run.faults.length} faults, ${run.events.length} events, trace `, html("code", run.hash));
+  put("run", `${span(end)} simulated, ${counted(run.faults.length, "fault")} took effect, ${counted(run.events.length, "event")}, trace `, html("code", run.hash));
   const gaps = run.clients.flatMap((client) => client.blackouts.map((gap) => [gap.to - gap.from, client.name]));
   if (run.clients.length > 0) {
     const worst = gaps.reduce((a, b) => (b[0] > a[0] ? b : a), [0, ""]);
@@ -77,7 +78,7 @@ function head() {
   }
   if (run.plan.length > 0) {
     by("plan").hidden = false;
-    by("plan").querySelector("summary").textContent = `The plan: ${run.plan.length} faults`;
+    by("plan").querySelector("summary").textContent = `The plan: ${counted(run.plan.length, "fault")}`;
     by("plan").open = run.plan.length <= 12;
     const list = by("plan").querySelector("ol");
     for (const text of run.plan) list.append(html("li", text.replace(/^PLAN /, "")));
@@ -90,6 +91,7 @@ function head() {
     entry.prepend(box);
     by("legend").append(entry);
   }
+  by("legend").append(html("span", "▶ signed in"), html("span", "↻ resumed"), html("span", "✕ connection lost"), html("span", "ϟ crash point"));
 }
 
 // ---- lanes -------------------------------------------------------------------------------------------------------------
@@ -114,15 +116,19 @@ const inView = (from, to) => to >= view[0] && from <= view[1];
 const at = (spans, moment) => spans.filter((s) => s.from <= moment && moment <= s.to);
 const near = (points, moment, reach) => points.filter((p) => Math.abs(p.at - moment) <= reach);
 
-function box(g, from, to, y, h, attributes, label, labelClass) {
+function box(g, from, to, y, h, attributes, label, labelClass, place) {
   const left = Math.max(x(from), GUTTER - 2), right = Math.min(x(to), width() + 2);
   const w = Math.max(right - left, 1.5);
   g.append(element("rect", { x: left, y, width: w, height: h, rx: 2, ...attributes }));
+  if (!label) return;
   const room = Math.floor((w - 8) / LETTER);
-  if (label && room >= 2) {
-    const text = label.length > room ? `${label.slice(0, room - 1)}…` : label;
-    g.append(element("text", { x: left + 4, y: y + h / 2 + 4, class: labelClass || "" }, text));
+  const text = label.length > room ? `${label.slice(0, Math.max(room - 1, 0))}…` : label;
+  const middle = { y: y + h / 2 + 4, class: labelClass || "" };
+  if (place === "beside" && label.length > room) g.append(element("text", { x: right + 4, ...middle }, label));
+  else if (place === "centred") {
+    if (label.length <= room) g.append(element("text", { x: left + (w - label.length * LETTER) / 2, ...middle }, label));
   }
+  else if (room >= 2) g.append(element("text", { x: left + 4, ...middle }, text));
 }
 
 function strokes(times, y, h) {
@@ -153,9 +159,12 @@ function marker(g, px, y, glyph, colour) {
 function layOut() {
   if (run.faults.length > 0 || run.quiet !== null) {
     section("FAULTS");
+    // A short one has its name beside it.
+    const letters = (f) => ((f.name.length + f.lane.length + 3) * LETTER * end) / (width() - GUTTER);
+    const roomAfter = (f) => Math.max(f.to, f.from + letters(f));
     const rows = [];
     for (const fault of run.faults) {
-      const row = rows.find((r) => r[r.length - 1].to <= fault.from) || rows[rows.push([]) - 1];
+      const row = rows.find((r) => roomAfter(r[r.length - 1]) <= fault.from) || rows[rows.push([]) - 1];
       row.push(fault);
     }
     for (const row of rows) {
@@ -163,12 +172,12 @@ function layOut() {
         for (const f of row.filter((s) => inView(s.from, s.to))) {
           const colour = colourOfFault(f.name);
           const style = `fill:${colour};fill-opacity:.22;stroke:${colour}`;
-          box(g, f.from, f.to, y + 2, 18, { style }, `${f.name} ${f.lane}`);
+          box(g, f.from, f.to, y + 2, 18, { style }, `${f.name} ${f.lane}`, "", "beside");
         }
       }, (m) => at(row, m).map((f) => [`${f.name} of ${f.lane}`, `${f.text}\nfrom ${time(f.from)} for ${span(f.to - f.from)}`]));
     }
   }
-  if (run.groups.length > 0) section("LEADERS AND OWNERS");
+  if (run.groups.length > 0) section("GROUPS");
   for (const group of run.groups) {
     const owned = group.terms.some((term) => term.owns !== null);
     lane(group.name, 26, (g, y) => {
@@ -226,7 +235,7 @@ function layOut() {
     const acks = client.acknowledged.map(([moment]) => moment);
     lane(client.name, 30, (g, y) => {
       for (const gap of client.blackouts.filter((s) => inView(s.from, s.to))) {
-        box(g, gap.from, gap.to, y + 4, 16, { class: "blackout" }, span(gap.to - gap.from), "blackout-text");
+        box(g, gap.from, gap.to, y + 4, 16, { class: "blackout" }, span(gap.to - gap.from), "blackout-text", "centred");
       }
       g.append(element("path", { d: strokes(client.frames, y + 5, 14), class: "frames" }));
       g.append(element("path", { d: strokes(acks, y + 21, 6), class: "acked" }));
