@@ -8,7 +8,7 @@ use marchland_proto::cluster::{NodeToEdge, RegionBatch};
 use marchland_proto::net::Transport;
 use marchland_proto::records::OwnState;
 use marchland_types::seam::{Clock, Entropy};
-use marchland_types::{AttachNumber, CharacterId, GroupId, NodeId, ReplicaId, SessionEpoch, planted};
+use marchland_types::{AttachNumber, CharacterId, GroupId, NodeId, ReplicaId, SessionEpoch, planted, point};
 
 use crate::connection::ConnRef;
 use crate::stats::Flushed;
@@ -46,12 +46,14 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 return;
             }
             if let Some(gone) = &batch.gone {
+                point!("edge.owner_gone");
                 region.subscribed = false;
                 let leader = (gone.leader != 0).then(|| ReplicaId(gone.leader).node());
                 region.route.lost(now, leader, &self.nodes);
                 self.sweep_soon.notify_one();
                 return;
             }
+            point!("edge.batch_heard");
             region.route.heard(now);
             let applied = region.view.apply(batch);
             self.tell_sessions(region, batch, applied, &mut pending);
@@ -91,6 +93,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         for answer in &batch.attached {
             let key = key_of(answer.character, answer.epoch, answer.attach);
             if let Some(conn) = region.sessions.get(&key) {
+                point!("edge.attached");
                 let mut effects = Vec::new();
                 conn.borrow_mut().session.handle_attached(now, config, answer, &mut effects);
                 after(conn, effects);
@@ -162,6 +165,7 @@ fn flush<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
                 let frame = out.split().freeze();
                 flushed.frames += 1;
                 flushed.bytes += frame.len() as u64;
+                point!("edge.before_frame");
                 conn_mut.send(frame)
             }
             Ok(false) => {

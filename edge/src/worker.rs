@@ -16,7 +16,7 @@ use marchland_proto::client::{Pong, server_message::Body};
 use marchland_proto::cluster::{EdgeToNode, EdgeToRegion, SignInRequest};
 use marchland_proto::net::{ClusterSecurity, Listener, Transport, cluster_channel};
 use marchland_types::seam::{Clock, Entropy};
-use marchland_types::{AttachNumber, CharacterId, GroupId, NodeId, SessionEpoch};
+use marchland_types::{AttachNumber, CharacterId, GroupId, NodeId, SessionEpoch, point};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_local};
 use tonic::transport::Channel;
@@ -279,7 +279,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 let request = SignInRequest { world, token, character_name, secret_hash, request_id };
                 let (worker, conn) = (self.clone(), conn.clone());
                 spawn_local(async move {
+                    point!("edge.before_sign_in");
                     let answer = worker.sign_in(request).await;
+                    point!("edge.signed_in");
                     worker.drive(&conn, |session, now, _, out| {
                         session.handle_signed_in(now, answer.as_ref().map_err(Clone::clone), out);
                     });
@@ -296,6 +298,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 }
             },
             Effect::Attach { group, order } => {
+                point!("edge.attach");
                 let key = SessionKey {
                     character: CharacterId(order.character),
                     epoch: SessionEpoch(order.epoch),
@@ -332,6 +335,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 }
             }
             Effect::Detach { group, order } => {
+                point!("edge.detach");
                 let key = SessionKey {
                     character: CharacterId(order.character),
                     epoch: SessionEpoch(order.epoch),
@@ -349,6 +353,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 }
             }
             Effect::Welcome(welcome) => {
+                point!("edge.before_welcome");
                 let conn_mut = &mut *conn.borrow_mut();
                 // Staggered by character, so that a crowd that arrives at once is not picked for at once.
                 let phase = (welcome.character_id % u64::from(self.shared.options.interest.repick_every_ticks)) as u32;
@@ -519,7 +524,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                     }
                 }
                 if !message.regions.is_empty() {
+                    point!("edge.before_uplink");
                     permit.send(message);
+                    point!("edge.uplink_sent");
                 }
             }
         }

@@ -13,7 +13,7 @@ use marchland_proto::cluster::snapshot_chunk::Body as Chunk;
 use marchland_proto::cluster::{RaftError, SnapshotBegin, SnapshotChunk, SnapshotData, SnapshotEnd, SnapshotRequest};
 use marchland_proto::net::ClusterClient;
 use marchland_types::limits::SNAPSHOT_CHUNK_BYTES;
-use marchland_types::{GroupId, ReplicaId};
+use marchland_types::{GroupId, ReplicaId, point};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -92,6 +92,7 @@ pub(crate) async fn produce(
         membership: snapshot.applied.membership.clone(),
     }))
     .await?;
+    point!("raft.snapshot_begun");
     let mut whole = crc32fast::Hasher::new();
     let mut size_bytes = 0;
     while let Some(mut bytes) = snapshot.body.next().await.map_err(|fault| fault.to_string())? {
@@ -100,6 +101,7 @@ pub(crate) async fn produce(
             whole.update(&part);
             size_bytes += part.len() as u64;
             put(Chunk::Data(SnapshotData { crc: crc32fast::hash(&part), bytes: part })).await?;
+            point!("raft.chunk_sent");
         }
     }
     put(Chunk::End(SnapshotEnd { size_bytes, crc: whole.finalize() })).await
@@ -180,6 +182,7 @@ where
                     return Err(Refusal::Busy.with(format!("snapshot exceeds {limit_bytes} bytes")));
                 }
                 chunks.push(data.bytes);
+                point!("raft.chunk_received");
             }
             Chunk::End(end) => {
                 if end.size_bytes != size as u64 || end.crc != whole.finalize() {
@@ -189,6 +192,7 @@ where
             }
         }
     }
+    point!("raft.snapshot_received");
     record::to_membership(&begin.membership).map_err(|e| Refusal::Malformed.with(e.to_string()))?;
     let Some(last) = &begin.last else { return Err(Refusal::Malformed.with("snapshot of nothing")) };
     let last = wire::id_in(last)?;

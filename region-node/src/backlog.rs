@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use marchland_proto::storage::{AdminOrder, AttachOrder, ChannelAck, ChannelMessage, DetachOrder, SessionInputs, TickEntry};
 use marchland_types::limits::{INPUTS_PER_TICK_MAX, LOG_ENTRY_MAX_BYTES};
+use marchland_types::level;
 use prost::Message;
 
 /// Above this many waiting inputs, readers pause. Half of what one tick may carry, so that a burst still fits.
@@ -81,6 +82,7 @@ impl Backlog {
 
     fn counted(&mut self, count: usize) {
         self.count = count;
+        level!("region.backlog", count, BACKLOG_PAUSE + INPUTS_PER_TICK_MAX);
         self.gauge.0.queued.store(count, Ordering::Relaxed);
     }
 

@@ -236,6 +236,15 @@ impl<G: Game> Replica<G> {
                 "this replica's state differs from the owner's"
             );
         }
+        if !self.effects.attached.is_empty() {
+            point!("region.attached");
+        }
+        if !self.effects.replies.is_empty() {
+            point!("region.reply_kept");
+        }
+        if !self.effects.cuts.is_empty() {
+            point!("region.cut");
+        }
         self.cuts.extend(self.effects.cuts.drain(..));
         while self.cuts.len() > CUTS_KEPT {
             self.cuts.pop_front();

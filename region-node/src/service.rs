@@ -14,7 +14,7 @@ use marchland_proto::cluster::regions_server::Regions;
 use marchland_proto::cluster::{DeliverAnswer, DeliverRequest, EdgeToNode, NodeToEdge};
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role, peer_of};
-use marchland_types::GroupId;
+use marchland_types::{GroupId, point};
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -162,6 +162,7 @@ impl Regions for RegionsService {
             loop {
                 match incoming.message().await {
                     Ok(Some(message)) => {
+                        point!("region.inputs_heard");
                         let mut long = service.take(edge, &peer, message)?;
                         while long {
                             tokio::time::sleep(PAUSE).await;
@@ -197,6 +198,7 @@ impl Regions for RegionsService {
             return Err(Status::not_found(format!("no replica of {group} is here")));
         };
         let messages = request.into_inner().messages;
+        point!("region.messages_heard");
         if messages.len() > CHANNEL_MESSAGES_MAX {
             return Err(Status::resource_exhausted(format!("{} messages at once", messages.len())));
         }

@@ -117,6 +117,7 @@ impl<K: KeyedStore> DirectoryMachine<K> {
             if applied.position.is_some_and(|last| last.index >= entry.position.index) {
                 return Err(self.fault(format!("entry {} again, {:?} is applied", entry.position, applied.position)));
             }
+            point!("directory.before_apply");
             let answer = match entry.payload {
                 Payload::Blank => Bytes::new(),
                 Payload::Membership(membership) => {

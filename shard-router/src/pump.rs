@@ -21,7 +21,7 @@ use marchland_proto::cluster::DeliverRequest;
 use marchland_proto::codes::Code;
 use marchland_proto::storage::ChannelMessage;
 use marchland_raft::Role;
-use marchland_types::{GroupId, planted};
+use marchland_types::{GroupId, planted, point};
 use prost::Message;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -155,6 +155,7 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
                 }
                 Progress::None(why) => Some(why.clone()),
             };
+            point!("pump.before_trim");
             let acked = if taken > 0 { self.outbox.acked(to, taken).await.map_err(|e| e.to_string()) } else { Ok(()) };
             match failed.or(acked.err()) {
                 None => pause_ms = self.options.pause_ms,
@@ -185,6 +186,7 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
             drop(self.outbox.acked(to, last.seq).await);
         }
         let request = DeliverRequest { to_group: to.0, messages };
+        point!("pump.before_deliver");
         let deadline = Duration::from_millis(self.options.deliver_ms);
         let answer = match tokio::time::timeout(deadline, self.delivery.deliver(request)).await {
             Ok(Ok(answer)) => answer,

@@ -11,6 +11,15 @@ macro_rules! point {
     };
 }
 
+/// Tells how full something is that has a bound: its name, what it holds, and what it may hold at most. Nothing is computed unless the
+/// feature `points` is on.
+#[macro_export]
+macro_rules! level {
+    ($name:literal, $found:expr, $bound:expr) => {
+        $crate::points::stands($name, || ($found as u64, $bound as u64))
+    };
+}
+
 #[cfg(feature = "points")]
 mod hook {
     use std::cell::RefCell;
@@ -18,8 +27,25 @@ mod hook {
 
     type Hook = Rc<dyn Fn(&'static str)>;
 
+    type LevelHook = Rc<dyn Fn(&'static str, u64, u64)>;
+
     thread_local! {
         static HOOK: RefCell<Option<Hook>> = const { RefCell::new(None) };
+        static LEVELS: RefCell<Option<LevelHook>> = const { RefCell::new(None) };
+    }
+
+    /// Installs (or with `None` removes) this thread's hook for levels: name, what was found, bound.
+    pub fn install_levels(hook: Option<LevelHook>) {
+        LEVELS.with(|slot| *slot.borrow_mut() = hook);
+    }
+
+    /// Called by [`crate::level!`].
+    pub fn stands(name: &'static str, level: impl FnOnce() -> (u64, u64)) {
+        let hook = LEVELS.with(|slot| slot.borrow().clone());
+        if let Some(hook) = hook {
+            let (found, bound) = level();
+            hook(name, found, bound);
+        }
     }
 
     /// Installs (or with `None` removes) this thread's hook.
@@ -37,7 +63,12 @@ mod hook {
 }
 
 #[cfg(feature = "points")]
-pub use hook::{hit, install};
+pub use hook::{hit, install, install_levels, stands};
+
+/// Called by [`crate::level!`]: nothing in this build.
+#[cfg(not(feature = "points"))]
+#[inline(always)]
+pub fn stands(_name: &'static str, _level: impl FnOnce() -> (u64, u64)) {}
 
 /// Called by [`crate::point!`]: nothing in this build.
 #[cfg(not(feature = "points"))]

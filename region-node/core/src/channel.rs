@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use marchland_proto::storage::ChannelMessage;
 use marchland_types::limits::{CHANNEL_MESSAGE_MAX_BYTES, CHANNEL_MESSAGES_MAX};
-use marchland_types::{GroupId, planted};
+use marchland_types::{GroupId, level, planted};
 use prost::Message as _;
 
 use crate::codec::{CodecError, Reader, Writer};
@@ -95,6 +95,7 @@ impl Channels {
         }
         outbox.last += 1;
         outbox.messages.push_back(Posted::new(to, message));
+        level!("channel.messages", outbox.messages.len(), CHANNEL_MESSAGES_MAX);
         Ok(())
     }
 

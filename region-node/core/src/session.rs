@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use marchland_proto::cluster::StoredReply;
 use marchland_types::limits::{KEPT_REPLIES_MAX, KEPT_REPLIES_MAX_BYTES, QUEUED_MOVES_MAX, TICK_MS};
-use marchland_types::{AttachNumber, CharacterId, CommandSeq, ReplySeq, SessionEpoch, Tick};
+use marchland_types::{AttachNumber, CharacterId, CommandSeq, ReplySeq, SessionEpoch, Tick, level};
 
 use crate::codec::{CodecError, Reader, Row, Writer};
 
@@ -115,6 +115,8 @@ impl Session {
         self.last_reply_seq = self.last_reply_seq.next();
         self.replies_bytes += body.len();
         self.replies.push_back(StoredReply { reply_seq: self.last_reply_seq.0, command_seq: command.0, code, body });
+        level!("session.replies", self.replies.len(), KEPT_REPLIES_MAX);
+        level!("session.reply_bytes", self.replies_bytes, KEPT_REPLIES_MAX_BYTES);
         self.replies.back().expect("just pushed")
     }
 

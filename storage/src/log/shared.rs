@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
-use marchland_types::{GroupId, LogIndex};
+use marchland_types::{GroupId, LogIndex, level};
 use tokio::sync::Notify;
 
 use super::error::OpenError;
@@ -242,6 +242,8 @@ impl SharedLog {
             let done = if at == last { done.take() } else { None };
             state.queue.push_back(Queued { group: id, record, bytes, done });
         }
+        // What may not wait (a vote) is taken on up to four times the bound, and one operation beyond it.
+        level!("log.queue_ops", state.queue.len(), inner.queue_ops_max * 4 + last + 1);
         inner.submitted.fetch_add(last as u64 + 1, Ordering::Release);
         drop(guard);
         if was_empty {

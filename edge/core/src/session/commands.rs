@@ -7,6 +7,7 @@ use marchland_proto::client::{Commands, Input, input::What};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{SessionInputs, StoredAction, StoredInput, StoredMove, stored_input};
 use marchland_types::limits::{ACTION_MAX_BYTES, INPUT_MAX_MS, INPUTS_PER_MESSAGE_MAX, UNACKED_COMMANDS_MAX};
+use marchland_types::level;
 
 use super::{Effect, Playing, Refusal, Session, State};
 
@@ -90,6 +91,7 @@ impl Session {
             }
             playing.unacked.next_seq = expected.saturating_add(1);
             playing.unacked.inputs.push_back(stored.clone());
+            level!("edge.unacked_commands", playing.unacked.len(), UNACKED_COMMANDS_MAX);
             taken.push(stored);
             if let Some(reason) = too_large {
                 refusal = Some(Refusal::new(Code::TooLarge, reason));
