@@ -11,6 +11,7 @@ pub mod command;
 pub mod config;
 pub mod demo;
 pub mod node;
+mod pace;
 pub mod seams;
 pub mod served;
 pub mod signals;

@@ -16,6 +16,8 @@ use marchland_storage::log::LogWriter;
 use marchland_types::GroupId;
 use marchland_types::seam::{Clock, Entropy};
 
+use crate::pace::pace;
+
 /// The system's clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct SystemClock {
@@ -166,7 +168,8 @@ impl Seams for Production {
         let mut ends = Vec::new();
         for (number, worker) in workers.into_iter().enumerate() {
             let (ended, end) = tokio::sync::oneshot::channel::<()>();
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            let runtime = pace(builder.enable_all(), self.clock.clone()).build()?;
             std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
                 tokio::task::LocalSet::new().block_on(&runtime, run_worker(worker));
                 // Dropped when the loop panics, too: either way it has ended.
