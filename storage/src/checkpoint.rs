@@ -128,6 +128,11 @@ impl<D: Disk> Checkpoints<D> {
         Ok(Self { disk, dir: dir.to_owned(), options })
     }
 
+    /// The checkpoints in a folder, to be read: nothing is created, removed or synced. Those of a node that runs may go meanwhile.
+    pub fn looked_at(disk: D, dir: &Path) -> Self {
+        Self { disk, dir: dir.to_owned(), options: CheckpointOptions::default() }
+    }
+
     /// Writes a checkpoint and returns once it is on disk in truth; then lets go of those that need not be kept.
     pub fn write(
         &self,

@@ -36,7 +36,7 @@ mod writer;
 pub use drive::LogThread;
 pub use error::OpenError;
 pub use format::FORMAT_VERSION;
-pub use history::History;
+pub use history::{History, groups};
 pub use options::LogOptions;
 pub use shared::{LogStats, SharedLog};
 pub use writer::{LogWriter, Turn};

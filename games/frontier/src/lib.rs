@@ -19,11 +19,12 @@ pub mod map;
 mod messages;
 mod ore;
 mod parameters;
+mod words;
 
 use bytes::Bytes;
 use marchland_region_core::{
-    Action, ActionName, BadParameters, CharacterId, Context, EntityId, Entrance, Game, Ground, Refusal, Registry, Spawn, Timer,
-    World,
+    Action, ActionName, BadParameters, CharacterId, Code, Context, EntityId, Entrance, Game, Ground, Refusal, Registry, Spawn,
+    Timer, World,
 };
 use prost::Message;
 
@@ -128,6 +129,14 @@ impl Game for Frontier {
             ActionName { code: action::SAY, name: "say" },
             ActionName { code: action::INVENTORY, name: "inventory" },
         ]
+    }
+
+    fn describe(&self, action: Action<'_>) -> Option<String> {
+        words::action(action)
+    }
+
+    fn describe_answer(&self, action: u32, code: Code, body: &[u8]) -> Option<String> {
+        words::answer(action, code, body)
     }
 
     fn ground(&self, parameters: &[u8]) -> Result<FrontierGround, BadParameters> {

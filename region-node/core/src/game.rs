@@ -166,6 +166,16 @@ pub trait Game: Send + Sync + Sized + 'static {
         &[]
     }
 
+    /// What an action asks for, in words, for tools that show people what was done: `drop item 7`. `None`: its name will do.
+    fn describe(&self, _action: Action<'_>) -> Option<String> {
+        None
+    }
+
+    /// What an action was answered, in words. `None`: the code will do.
+    fn describe_answer(&self, _action: u32, _code: Code, _body: &[u8]) -> Option<String> {
+        None
+    }
+
     /// Makes the ground from the region's parameters. Depends on nothing else.
     fn ground(&self, parameters: &[u8]) -> Result<Self::Ground, BadParameters>;
 

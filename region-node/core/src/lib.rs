@@ -35,6 +35,7 @@ mod trouble;
 mod view;
 mod world;
 
+pub use marchland_proto::codes::Code;
 pub use marchland_types::{CellId, CharacterId, CutNumber, EntityId, GroupId, ItemId, LogIndex, RegionId, Tick};
 
 pub use crate::channel::PostError;

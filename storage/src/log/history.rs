@@ -8,7 +8,7 @@
 //!   known to be committed before it are kept of what came before it, for the unreadable part may have replaced the others.
 //! - Damage below what was synced is never taken for an end. It is kept with file and offset, for whoever needs what stood there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -309,6 +309,21 @@ impl<D: Disk> History<D> {
     pub fn missing(&self, index: LogIndex) -> OpenError {
         OpenError::MissingEntry { dir: self.dir.clone(), group: self.group, index }
     }
+}
+
+/// Every group that the log in `dir` has anything of, as far as it is readable. Changes nothing.
+pub fn groups<D: Disk>(disk: &D, dir: &Path) -> Result<BTreeSet<GroupId>, OpenError> {
+    let mut groups = BTreeSet::new();
+    for number in numbers(disk, dir)? {
+        let Some((path, _, bytes)) = open(disk, dir, number)? else { continue };
+        let Ok((header, first_offset)) = segment_header(&path, number, &bytes) else { continue };
+        groups.extend(header.marks.iter().map(|(group, _)| *group));
+        let mut batches = Batches::new(&header, first_offset, &bytes);
+        while let Some((header, payload)) = batches.next() {
+            groups.extend(records(&header, payload).into_iter().flatten().map(|(group, _)| group));
+        }
+    }
+    Ok(groups)
 }
 
 /// Numbers of the segments in a folder, retained or live.
