@@ -92,6 +92,11 @@ impl<'a, G: Game> Context<'a, G> {
         self.ground
     }
 
+    /// The same world in the hands of another game on the same ground: for a game that wraps another.
+    pub fn lend<H: Game<Ground = G::Ground>>(&mut self) -> Context<'_, H> {
+        self.lend_on(self.ground)
+    }
+
     /// The same world in the hands of another game, on its own ground: for a game that wraps another and changes some of its rules.
     pub fn lend_on<H: Game>(&mut self, ground: &'a H::Ground) -> Context<'_, H> {
         Context { world: self.world, outputs: self.outputs, ground }
