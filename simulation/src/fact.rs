@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use marchland_types::{CommandSeq, CutNumber, GroupId, ItemId, LogIndex, Position, RegionId, ReplicaId, ReplySeq, Term, Tick};
+use marchland_types::{
+    CharacterId, CommandSeq, CutNumber, GroupId, ItemId, LogIndex, Position, RegionId, ReplicaId, ReplySeq, Term, Tick,
+};
 
 use crate::oracle;
 use crate::trace::{self, Mark};
@@ -14,6 +16,29 @@ use crate::trace::{self, Mark};
 /// Who gave a command: a player of the full stack, or a writer of a smaller scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClientId(pub u64);
+
+impl ClientId {
+    /// Sessions of one person are numbered within these.
+    pub const EPOCHS_MAX: u64 = 1_000;
+
+    /// A person in the session of this epoch: numbers of commands and replies begin anew with every session.
+    #[must_use]
+    pub const fn of(person: u64, epoch: u64) -> Self {
+        Self(person * Self::EPOCHS_MAX + epoch)
+    }
+
+    /// Whose session it is.
+    #[must_use]
+    pub const fn person(self) -> u64 {
+        self.0 / Self::EPOCHS_MAX
+    }
+
+    /// Which of the person's sessions.
+    #[must_use]
+    pub const fn epoch(self) -> u64 {
+        self.0 % Self::EPOCHS_MAX
+    }
+}
 
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,6 +100,33 @@ pub enum Fact {
         /// Counted by the client.
         attach: u32,
     },
+    /// A client was told which character its name stands for.
+    Claimed {
+        /// Who asked.
+        client: ClientId,
+        /// The name.
+        name: String,
+        /// The character.
+        character: CharacterId,
+    },
+    /// A session went on over a new connection: the server expects this command next.
+    GoesOn {
+        /// Who.
+        client: ClientId,
+        /// The next command.
+        next: CommandSeq,
+    },
+    /// All faults have ended.
+    Quiet,
+    /// Something that has a bound holds more than ever before in this run.
+    Stands {
+        /// What it is, as in the code.
+        what: &'static str,
+        /// How much it holds.
+        found: u64,
+        /// How much it may hold at most.
+        bound: u64,
+    },
     /// A client's connection has ended.
     Disconnected {
         /// Who.
@@ -117,6 +169,13 @@ pub enum Fact {
         reply: ReplySeq,
         /// Digest of what it said.
         digest: u64,
+    },
+    /// A client received the reply to one of its commands.
+    Answered {
+        /// Who.
+        client: ClientId,
+        /// Which command.
+        command: CommandSeq,
     },
     /// A client was told that it now holds an item.
     Given {
@@ -168,6 +227,10 @@ pub struct FinalState {
     pub items_expected: Option<u64>,
     /// Clients with a session there.
     pub sessions: BTreeSet<ClientId>,
+    /// Every character that is present, as often as it is.
+    pub characters: Vec<CharacterId>,
+    /// What each client holds.
+    pub inventories: BTreeMap<ClientId, Vec<ItemId>>,
 }
 
 impl fmt::Display for Fact {
@@ -185,6 +248,10 @@ impl fmt::Display for Fact {
             Self::Joined { client, resumed, attach } => {
                 write!(f, "{client} {} with attach {attach}", if *resumed { "resumed" } else { "signed in" })
             }
+            Self::Claimed { client, name, character } => write!(f, "{client} as {name:?} is character {character}"),
+            Self::GoesOn { client, next } => write!(f, "{client} goes on with {next}"),
+            Self::Quiet => write!(f, "all faults have ended"),
+            Self::Stands { what, found, bound } => write!(f, "{what} stands at {found} of {bound}"),
             Self::Disconnected { client, reason } => write!(f, "{client} lost its connection: {reason}"),
             Self::CutTaken { group, cut, at } => write!(f, "cut {cut} of {group} taken at {at}"),
             Self::Acknowledged { client, seq } => write!(f, "{client} was told that {seq} is done"),
@@ -192,6 +259,7 @@ impl fmt::Display for Fact {
                 write!(f, "{client} sees tick {tick} of region {region}, applied {applied}")
             }
             Self::Replied { client, reply, digest } => write!(f, "{client} has reply {reply}: {digest:016x}"),
+            Self::Answered { client, command } => write!(f, "{client} has the answer to {command}"),
             Self::Given { client, item } => write!(f, "{client} holds item {item}"),
             Self::Read { group, replica, acknowledged, saw } => {
                 write!(f, "{replica} of {group} was read at {saw}, acknowledged were {acknowledged}")
@@ -221,14 +289,15 @@ impl Fact {
             Self::Owns { .. } => "owner",
             Self::Applied { .. } => "applied",
             Self::StateHash { .. } => "state",
-            Self::Joined { .. } | Self::Disconnected { .. } => "client",
+            Self::Joined { .. } | Self::Claimed { .. } | Self::GoesOn { .. } | Self::Disconnected { .. } => "client",
+            Self::Stands { .. } => "level",
             Self::CutTaken { .. } => "cut",
             Self::Acknowledged { .. } => "ack",
             Self::Read { .. } => "read",
             Self::Shown { .. } => "frame",
-            Self::Replied { .. } => "reply",
+            Self::Replied { .. } | Self::Answered { .. } => "reply",
             Self::Given { .. } => "item",
-            Self::Final(_) | Self::Served { .. } => "end",
+            Self::Quiet | Self::Final(_) | Self::Served { .. } => "end",
         }
     }
 }

@@ -40,6 +40,12 @@ impl Taken {
     pub const EVERYTHING: Self = Self { clock: true, entropy: true };
 }
 
+impl Default for Taken {
+    fn default() -> Self {
+        Self::EVERYTHING
+    }
+}
+
 /// Gives the thread its machine back when dropped.
 #[derive(Debug)]
 pub struct Guard(());
@@ -65,6 +71,12 @@ pub fn enter(seed: u64, taken: Taken) -> Guard {
 /// Time as seen outside any host. The driver sets it before each step.
 pub fn set_driver_time(elapsed: Duration) {
     DRIVER_NS.set(elapsed.as_nanos() as u64);
+}
+
+/// What [`set_driver_time`] has set.
+#[must_use]
+pub fn driver_time() -> Duration {
+    Duration::from_nanos(DRIVER_NS.get())
 }
 
 /// Simulated time since the simulation began: of the host that runs now, or else the driver's.

@@ -3,7 +3,7 @@
 //! All machines share one thread, a turn each. Whoever is called from inside one (a crash point, an observer, the trace) learns
 //! whose turn it is from the tokio runtime that is entered: every boot of a machine has its own.
 //!
-//! Code can not be stopped in the middle of a function, so a machine that loses power there runs on for a moment as a *ghost*: its
+//! Code can not be stopped in the middle of a function, so a machine that dies there runs on for a moment as a *ghost*: its
 //! disk image is already taken, nothing it sends leaves it, and nothing it reports is heard.
 
 use std::cell::{Cell, RefCell};
@@ -11,9 +11,17 @@ use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use marchland_types::NodeId;
+use rand::RngExt;
+use rand_pcg::Pcg64Mcg;
 
 use crate::hardware::Hardware;
+use crate::interpose;
+use crate::runtime;
 use crate::seed::Seed;
+use crate::trace::{self, MachineState, Mark};
 
 /// Whether one boot of a machine still has power. Clones share it.
 #[derive(Clone, Debug)]
@@ -52,7 +60,13 @@ impl MachineName {
     /// Whether it is a node that hosts replicas: `n1`, `n2`, …
     #[must_use]
     pub fn is_node(&self) -> bool {
-        self.0.strip_prefix('n').is_some_and(is_number)
+        self.node().is_some()
+    }
+
+    /// The number of a node that hosts replicas.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeId> {
+        self.0.strip_prefix('n').filter(|text| is_number(text))?.parse().ok().map(NodeId)
     }
 
     /// Whether it is a node that only terminates players: `edge`, or `e1`, `e2`, …
@@ -83,10 +97,10 @@ impl fmt::Display for MachineName {
 pub enum Phase {
     /// Its software runs.
     Running,
-    /// It has lost power and is a ghost, for this many more steps.
+    /// It has died in the middle of a function, and is a ghost until the step is over.
     Ghost {
-        /// Steps until it is taken down.
-        steps_left: u32,
+        /// Whether it has lost its power; else its process was killed.
+        dark: bool,
     },
     /// Its software returned by itself; the reason if that was an error.
     Exited(Result<(), String>),
@@ -107,10 +121,31 @@ pub(crate) struct Machine {
     pub(crate) hardware: RefCell<Hardware>,
     /// Its software may exit with an error.
     pub(crate) excused: Cell<bool>,
+    /// It stands still.
+    pub(crate) pause: Cell<Option<Pause>>,
+    /// It stands still again and again, for up to this long.
+    pub(crate) stutter: Cell<Option<Duration>>,
+    pub(crate) stuttered: Cell<u64>,
+    chance: RefCell<Pcg64Mcg>,
+    /// How much too fast its clocks run, in parts per million.
+    pub(crate) drift_ppm: Cell<i64>,
+    /// Time that it is owed, in nanoseconds: runtimes count whole milliseconds.
+    owed_ns: Cell<i64>,
 }
 
-/// Steps that a ghost still runs: what it sent before must leave the network first.
-const GHOST_STEPS: u32 = 2;
+/// A machine stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pause {
+    /// Time of the world at its beginning.
+    pub(crate) since: Duration,
+    /// At its end; without one, until somebody says so.
+    pub(crate) until: Option<Duration>,
+    /// The machine's clock has jumped to the end already: it stopped in the middle of a function, which saw the jump.
+    pub(crate) clock_is_ahead: bool,
+}
+
+/// Of how many steps a machine that stutters misses one.
+const STUTTERS_ONE_IN: u32 = 60;
 
 impl Machine {
     pub(crate) fn new(name: &str, seed: Seed, lying_disk: bool) -> Rc<Self> {
@@ -122,7 +157,18 @@ impl Machine {
             phase: RefCell::new(Phase::Running),
             hardware: RefCell::new(Hardware::new(seed, name, lying_disk)),
             excused: Cell::new(false),
+            pause: Cell::new(None),
+            stutter: Cell::new(None),
+            stuttered: Cell::new(0),
+            chance: RefCell::new(seed.stream(&format!("stutter {name}"))),
+            drift_ppm: Cell::new(0),
+            owed_ns: Cell::new(0),
         })
+    }
+
+    /// Tells the trace what the machine does from here on.
+    pub(crate) fn tell(&self, state: MachineState, text: fmt::Arguments<'_>) {
+        trace::event(|| Mark::Machine { name: self.name.clone(), state }, text);
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -134,12 +180,56 @@ impl Machine {
         if !self.is_running() {
             return false;
         }
-        crate::trace_line!("POWER LOSS of {} {why}", self.name);
+        self.tell(MachineState::Ghost, format_args!("POWER LOSS of {} {why}", self.name));
         self.power.borrow().cut();
         let chance = self.seed.number(&format!("power loss {} {}", self.name, self.boots.get()));
         self.hardware.borrow_mut().take_image_after_power_loss(chance);
-        self.phase.replace(Phase::Ghost { steps_left: GHOST_STEPS });
+        self.phase.replace(Phase::Ghost { dark: true });
         true
+    }
+
+    /// The machine's process is killed at this very statement of its own code: what it has written and sent stays. `false` if it was
+    /// not running.
+    pub(crate) fn kill_here(&self, why: fmt::Arguments<'_>) -> bool {
+        if !self.is_running() {
+            return false;
+        }
+        self.tell(MachineState::Ghost, format_args!("KILL of {} {why}", self.name));
+        self.power.borrow().cut();
+        self.hardware.borrow_mut().take_image_after_kill();
+        self.phase.replace(Phase::Ghost { dark: false });
+        true
+    }
+
+    /// The machine stands still at this very statement of its own code: the next one finds a clock that has jumped.
+    pub(crate) fn pause_here(&self, time: Duration, why: fmt::Arguments<'_>) {
+        if self.is_running() && self.pause.get().is_none() {
+            self.tell(MachineState::Paused, format_args!("PAUSE of {} for {time:?} {why}", self.name));
+            let since = interpose::driver_time();
+            self.pause.set(Some(Pause { since, until: Some(since + time), clock_is_ahead: true }));
+            runtime::skip_here(time);
+        }
+    }
+
+    /// Whole milliseconds that it may run of a step, as its clock has it.
+    pub(crate) fn share_of(&self, step: Duration) -> Duration {
+        let step_ns = step.as_nanos() as i64;
+        let owed_ns = self.owed_ns.get() + step_ns + step_ns * self.drift_ppm.get() / 1_000_000;
+        let share_ms = owed_ns / 1_000_000;
+        self.owed_ns.set(owed_ns - share_ms * 1_000_000);
+        Duration::from_millis(share_ms as u64)
+    }
+
+    /// Whether it misses this step and some more.
+    pub(crate) fn stutters(&self, now: Duration) -> Option<Pause> {
+        let up_to_ms = self.stutter.get()?.as_millis() as u64;
+        let mut chance = self.chance.borrow_mut();
+        if chance.random_range(0..STUTTERS_ONE_IN) > 0 {
+            return None;
+        }
+        self.stuttered.set(self.stuttered.get() + 1);
+        let time = Duration::from_millis(chance.random_range(5..=up_to_ms.max(5)));
+        Some(Pause { since: now, until: Some(now + time), clock_is_ahead: false })
     }
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use marchland_types::{GroupId, ReplicaId, Term};
+use marchland_types::{GroupId, GroupKind, NodeId, ReplicaId, Term};
 use serde::{Deserialize, Serialize};
 
 use crate::fact::Fact;
@@ -89,6 +89,15 @@ pub fn conclude() {
     for violation in found {
         report(violation);
     }
+}
+
+/// Whether a node leads a group that is not a directory, as far as it was told.
+#[must_use]
+pub fn owns_any(node: NodeId) -> bool {
+    let owned = |(group, (_, replica)): (&GroupId, &(Term, ReplicaId))| {
+        group.kind() != Some(GroupKind::Directory) && replica.node() == node
+    };
+    ORACLE.with(|oracle| oracle.borrow().leaders.iter().any(owned))
 }
 
 /// Who leads a group, as far as it was told.

@@ -15,6 +15,10 @@ pub enum Target {
     Machine(String),
     /// The machine whose replica leads this group then.
     LeaderOf(u64),
+    /// A machine that hosts a replica of this group then, and does not lead it: of this number, counted from the leader on.
+    FollowerOf(u64, u32),
+    /// Of a crash point: the machine that meets it next, whichever that is.
+    Whoever,
 }
 
 impl Target {
@@ -32,7 +36,7 @@ pub enum When {
     /// This many milliseconds after the load began.
     AtMs(u64),
     /// The hit of this number (1 is the next) of a crash point, counted from `after_ms`, on the target as of then. The
-    /// fault is a power loss at that very statement, whatever the entry says.
+    /// fault happens at that very statement: a kill, or else a power loss whatever the entry says.
     AtPoint {
         /// Name of the point.
         point: String,
@@ -40,6 +44,17 @@ pub enum When {
         hit: u32,
         /// When the point is armed.
         after_ms: u64,
+    },
+    /// This long after such a hit: just after an acknowledgement, or between a vote and the first entry of its term.
+    AfterPoint {
+        /// Name of the point.
+        point: String,
+        /// Number of the hit.
+        hit: u32,
+        /// When hits are counted from.
+        after_ms: u64,
+        /// From the hit to the fault.
+        delay_ms: u64,
     },
 }
 
@@ -62,7 +77,7 @@ impl Planned {
     pub fn from_ms(&self) -> u64 {
         match &self.when {
             When::AtMs(ms) => *ms,
-            When::AtPoint { after_ms, .. } => *after_ms,
+            When::AtPoint { after_ms, .. } | When::AfterPoint { after_ms, .. } => *after_ms,
         }
     }
 }
@@ -72,10 +87,15 @@ impl fmt::Display for Planned {
         match &self.when {
             When::AtMs(ms) => write!(f, "at {ms} ms ")?,
             When::AtPoint { point, hit, after_ms } => write!(f, "at hit {hit} of {point} after {after_ms} ms ")?,
+            When::AfterPoint { point, hit, after_ms, delay_ms } => {
+                write!(f, "{delay_ms} ms after hit {hit} of {point} after {after_ms} ms ")?;
+            }
         }
         match &self.target {
             Target::Machine(name) => write!(f, "{name}: ")?,
             Target::LeaderOf(group) => write!(f, "leader of {}: ", GroupId(*group))?,
+            Target::FollowerOf(group, number) => write!(f, "follower {number} of {}: ", GroupId(*group))?,
+            Target::Whoever => write!(f, "whoever: ")?,
         }
         write!(f, "{:?} for {} ms", self.fault, self.lasts_ms)
     }

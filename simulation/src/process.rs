@@ -13,53 +13,67 @@ use crate::run::{RunOptions, run};
 use crate::scenario::Scenario;
 use crate::seed::Seed;
 
-/// Wall time after which a child is ended: a loop that never yields would last for ever.
-const CHILD_MAX_S: u32 = 300;
+/// Time of the processor after which a child is ended: a loop that never yields would last for ever. A seed takes about one.
+const CPU_MAX_S: libc::rlim_t = 120;
+/// Wall time after which it is ended all the same, should it wait for what never comes. Machines are suspended, so it is long.
+const WALL_MAX_S: u32 = 1_200;
 
 struct Child {
     pid: libc::pid_t,
+    /// Number of its job, from 0.
+    number: usize,
     seed: Seed,
     report: File,
 }
 
+/// One process's work.
+#[derive(Clone)]
+pub struct Job {
+    /// What is simulated.
+    pub scenario: &'static Scenario,
+    /// Under which seed.
+    pub seed: Seed,
+    /// How.
+    pub options: RunOptions,
+}
+
 /// Runs seeds, each in its own process, and gives their reports as they come.
 pub struct Pool {
-    scenario: &'static Scenario,
-    options: RunOptions,
-    jobs: usize,
+    at_once: usize,
     children: Vec<Child>,
 }
 
 impl Pool {
-    /// A pool that runs at most `jobs` processes at a time.
+    /// A pool that runs at most so many processes at a time.
     #[must_use]
-    pub fn new(scenario: &'static Scenario, options: RunOptions, jobs: usize) -> Self {
-        Self { scenario, options, jobs: jobs.max(1), children: Vec::new() }
+    pub fn new(at_once: usize) -> Self {
+        Self { at_once: at_once.max(1), children: Vec::new() }
     }
 
-    /// Runs all seeds. `done` gets each report when its process has ended; it may say `false` to start no more.
+    /// Runs all jobs. `done` gets the number of each job, from 0, and its report, when its process has ended; it may say `false` to
+    /// start no more.
     ///
     /// # Errors
     /// A process could not be started, or not be waited for.
-    pub fn run(mut self, seeds: impl IntoIterator<Item = Seed>, mut done: impl FnMut(SeedReport) -> bool) -> io::Result<()> {
+    pub fn run(mut self, jobs: impl IntoIterator<Item = Job>, mut done: impl FnMut(usize, SeedReport) -> bool) -> io::Result<()> {
         let mut going_on = true;
-        let mut seeds = seeds.into_iter();
+        let mut jobs = jobs.into_iter().enumerate();
         loop {
-            while going_on && self.children.len() < self.jobs {
-                match seeds.next() {
-                    Some(seed) => self.start(seed)?,
+            while going_on && self.children.len() < self.at_once {
+                match jobs.next() {
+                    Some((number, job)) => self.start(number, job)?,
                     None => going_on = false,
                 }
             }
             if self.children.is_empty() {
                 return Ok(());
             }
-            let report = self.reap()?;
-            going_on &= done(report);
+            let (number, report) = self.reap()?;
+            going_on &= done(number, report);
         }
     }
 
-    fn start(&mut self, seed: Seed) -> io::Result<()> {
+    fn start(&mut self, number: usize, job: Job) -> io::Result<()> {
         let mut ends = [0; 2];
         // SAFETY: `ends` has room for two descriptors.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
@@ -72,20 +86,20 @@ impl Pool {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 drop(report);
-                let code = child(self.scenario, seed, self.options.clone(), answer);
+                let code = child(job, answer);
                 // SAFETY: ends the child without running what the parent registered.
                 unsafe { libc::_exit(code) }
             }
             pid => {
                 drop(answer);
-                self.children.push(Child { pid, seed, report });
+                self.children.push(Child { pid, number, seed: job.seed, report });
                 Ok(())
             }
         }
     }
 
     /// Waits for whichever child ends first. A report fits in the pipe, so a child never waits for its parent.
-    fn reap(&mut self) -> io::Result<SeedReport> {
+    fn reap(&mut self) -> io::Result<(usize, SeedReport)> {
         let mut status = 0;
         // SAFETY: `status` is writable.
         let pid = unsafe { libc::waitpid(-1, &mut status, 0) };
@@ -103,24 +117,29 @@ impl Pool {
             violation: Some(Violation::new("process-lives", what)),
             ..SeedReport::default()
         };
-        Ok(match serde_json::from_slice(&text) {
-            Ok(report) => report,
-            Err(_) if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGALRM => {
-                broken(format!("no end within {CHILD_MAX_S} s of wall time"))
-            }
-            Err(_) if libc::WIFSIGNALED(status) => broken(format!("ended by signal {}", libc::WTERMSIG(status))),
-            Err(error) => broken(format!("exit code {}, no report: {error}", libc::WEXITSTATUS(status))),
-        })
+        let signal = libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status));
+        let report = match (serde_json::from_slice(&text), signal) {
+            (Ok(report), _) => report,
+            (Err(_), Some(libc::SIGXCPU)) => broken(format!("no end within {CPU_MAX_S} s of the processor's time")),
+            (Err(_), Some(libc::SIGALRM)) => broken(format!("no end within {WALL_MAX_S} s of wall time")),
+            (Err(_), Some(signal)) => broken(format!("ended by signal {signal}")),
+            (Err(error), None) => broken(format!("exit code {}, no report: {error}", libc::WEXITSTATUS(status))),
+        };
+        Ok((child.number, report))
     }
 }
 
 /// Longest text of a violation in a report: the whole report must fit in a pipe's buffer of 64 KiB.
 const WHAT_MAX_BYTES: usize = 8 * 1024;
 
-fn child(scenario: &'static Scenario, seed: Seed, options: RunOptions, mut answer: File) -> libc::c_int {
-    // SAFETY: no handler is installed; the default one ends this process.
-    unsafe { libc::alarm(CHILD_MAX_S) };
-    let mut report = match run(scenario, seed, options) {
+fn child(job: Job, mut answer: File) -> libc::c_int {
+    let limit = libc::rlimit { rlim_cur: CPU_MAX_S, rlim_max: CPU_MAX_S + 1 };
+    // SAFETY: `limit` is readable. No handlers are installed: the default ones end this process.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CPU, &limit);
+        libc::alarm(WALL_MAX_S);
+    }
+    let mut report = match run(job.scenario, job.seed, job.options) {
         Ok(report) => report,
         Err(error) => {
             eprintln!("trace: {error}");

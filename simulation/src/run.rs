@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use crate::interpose::{self, Taken};
 use crate::oracle::{self, Violation};
-use crate::report::SeedReport;
+use crate::plan::Plan;
+use crate::report::{MET, SeedReport};
 use crate::scenario::{Outcome, Scenario};
 use crate::seed::Seed;
-use crate::trace::{Detail, TraceSubscriber};
-use crate::{invariant, panics, point, trace};
+use crate::trace::{About, Detail, TraceSubscriber};
+use crate::{invariant, level, orders, panics, point, trace};
 
 /// Stack of the simulation's thread: unoptimised futures of a whole cluster are nested deeply.
 const STACK_BYTES: usize = 32 << 20;
 
 /// How a seed is run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// How much is recorded.
     pub detail: Detail,
@@ -23,6 +24,22 @@ pub struct RunOptions {
     pub trace: Option<PathBuf>,
     /// What is taken from the thread.
     pub taken: Taken,
+    /// What goes wrong, instead of what the scenario draws from the seed.
+    pub plan: Option<Plan>,
+    /// How many faults the scenario is to draw, instead of a few.
+    pub faults: Option<usize>,
+    /// The planted bug that is in force.
+    pub planted: Option<&'static str>,
+    /// The command that repeats the run, for the reader of its trace; without, the one that names scenario and seed.
+    pub repeat: String,
+}
+
+impl RunOptions {
+    /// The plan of a run with these options: a function of scenario, seed and options, outside any run.
+    #[must_use]
+    pub fn plan_for(&self, scenario: &Scenario, seed: Seed) -> Plan {
+        self.plan.clone().unwrap_or_else(|| (scenario.draw)(seed, self.faults))
+    }
 }
 
 /// Runs a scenario under a seed. Once per process: libraries number their tasks and call sites process-wide.
@@ -40,15 +57,19 @@ pub fn run(scenario: &'static Scenario, seed: Seed, options: RunOptions) -> std:
 }
 
 fn on_this_thread(scenario: &'static Scenario, seed: Seed, options: RunOptions) -> std::io::Result<SeedReport> {
-    trace::begin(options.trace.as_deref())?;
+    trace::begin(options.trace.as_deref(), about(scenario, seed, &options), options.detail)?;
     let subscriber = tracing::Dispatch::new(TraceSubscriber::new(options.detail));
     // Fresh thread-locals of every library are made from here on, out of the seed.
     let guard = interpose::enter(seed.0, options.taken);
     oracle::begin(invariant::all());
     point::begin();
+    level::begin();
+    orders::begin();
+    marchland_types::planted::install(options.planted);
     let mut outcome = Outcome::default();
     trace_header(scenario, seed);
-    let result = tracing::dispatcher::with_default(&subscriber, || (scenario.run)(seed, &mut outcome));
+    let plan = options.plan_for(scenario, seed);
+    let result = tracing::dispatcher::with_default(&subscriber, || (scenario.run)(seed, plan, &mut outcome));
     let completed = result.is_ok();
     if let Err(violation) = result
         && oracle::violation().is_none()
@@ -58,8 +79,12 @@ fn on_this_thread(scenario: &'static Scenario, seed: Seed, options: RunOptions) 
     if completed {
         oracle::conclude();
     }
-    for (name, times) in point::hits() {
-        outcome.sometimes.insert(format!("met {name}"), times);
+    for (name, times) in point::hits_by_role() {
+        outcome.sometimes.insert(format!("{MET}{name}"), times);
+    }
+    outcome.fired.extend(point::fired_by_role());
+    if options.planted.is_some() {
+        outcome.sometimes.insert("reached the planted bug".to_owned(), marchland_types::planted::reached());
     }
     drop(guard);
     let (fingerprint, written) = trace::end();
@@ -74,6 +99,16 @@ fn on_this_thread(scenario: &'static Scenario, seed: Seed, options: RunOptions) 
         fired: outcome.fired,
         sometimes: outcome.sometimes,
     })
+}
+
+/// What the reader of the trace is told first.
+fn about(scenario: &Scenario, seed: Seed, options: &RunOptions) -> About {
+    let command = if options.repeat.is_empty() {
+        format!("cargo run --release -p simulation -- --scenario {} --seed {seed}", scenario.name)
+    } else {
+        options.repeat.clone()
+    };
+    About { scenario: scenario.name.to_owned(), purpose: scenario.purpose.to_owned(), seed: seed.0, command }
 }
 
 fn trace_header(scenario: &Scenario, seed: Seed) {

@@ -1,23 +1,26 @@
 //! Machines on a simulated network, stepped a millisecond at a time by whoever drives the run.
 //!
-//! Turmoil gives each machine a runtime with a paused clock, and the network between them. This module adds what it has not: power,
-//! hardware that outlives a boot, machines that die in the middle of a function, and faults of the network that may overlap.
+//! Each machine has a runtime of its own with a clock that only moves here, and all share the wires. So power can fail in the middle of a
+//! function, hardware outlives a boot, a machine can stand still while the others go on, and faults of the network may overlap.
 
-use std::collections::BTreeMap;
 use std::future::{Future, pending};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::hardware::Hardware;
 use crate::interpose;
-use crate::machine::{self, Machine, MachineName, Phase};
+use crate::machine::{self, Machine, MachineName, Pause, Phase};
 use crate::net::SimTransport;
 use crate::oracle::Violation;
 use crate::panics;
+use crate::runtime::MachineRuntime;
 use crate::seams::SimEntropy;
 use crate::seed::Seed;
+use crate::trace::MachineState;
 use crate::trace_line;
+use crate::wire::Wire;
 
 /// What a machine's software is given at each boot.
 #[derive(Clone)]
@@ -45,19 +48,17 @@ pub struct NetworkOptions {
 
 /// Length of a step. Timers of machines fire within it to the millisecond anyway.
 const STEP: Duration = Duration::from_millis(1);
-/// Segments that a TCP connection holds before its sender waits.
-const TCP_SEGMENTS: usize = 4096;
+/// What a machine runs at each boot.
+type Software = Box<dyn Fn(Boot) -> Pin<Box<dyn Future<Output = anyhow::Result<()>>>>>;
 
 /// The machines and the network between them.
 pub struct World {
     seed: Seed,
-    sim: turmoil::Sim<'static>,
+    elapsed: Duration,
+    wire: Wire,
     machines: Vec<Rc<Machine>>,
-    /// How many faults block what one machine sends another, by position in `machines`.
-    blocks: BTreeMap<(usize, usize), u32>,
-    latency_max: Duration,
-    /// What faults make of it, everywhere or on the links of one machine.
-    slowed: Vec<(Option<usize>, Duration)>,
+    software: Vec<Software>,
+    runtimes: Vec<Option<MachineRuntime>>,
     lying_disks: bool,
 }
 
@@ -65,22 +66,13 @@ impl World {
     /// An empty world.
     #[must_use]
     pub fn new(seed: Seed, network: NetworkOptions) -> Self {
-        let mut builder = turmoil::Builder::new();
-        builder
-            .rng_seed(seed.number("network"))
-            .epoch(UNIX_EPOCH + Duration::from_secs(interpose::EPOCH_S))
-            .simulation_duration(Duration::from_secs(24 * 3600))
-            .tick_duration(STEP)
-            .min_message_latency(network.latency_min)
-            .max_message_latency(network.latency_max)
-            .tcp_capacity(TCP_SEGMENTS);
         Self {
             seed,
-            sim: builder.build(),
+            elapsed: Duration::ZERO,
+            wire: Wire::new(seed, network.latency_min, network.latency_max),
             machines: Vec::new(),
-            blocks: BTreeMap::new(),
-            latency_max: network.latency_max,
-            slowed: Vec::new(),
+            software: Vec::new(),
+            runtimes: Vec::new(),
             lying_disks: false,
         }
     }
@@ -99,7 +91,7 @@ impl World {
     /// Time since the simulation began.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
-        self.sim.elapsed()
+        self.elapsed
     }
 
     /// Adds a machine that runs `software` at every boot, and boots it.
@@ -108,25 +100,44 @@ impl World {
         F: Fn(Boot) -> Fut + 'static,
         Fut: Future<Output = anyhow::Result<()>> + 'static,
     {
-        let machine = Machine::new(name, self.seed, self.lying_disks);
-        self.machines.push(machine.clone());
-        interpose::set_driver_time(self.sim.elapsed());
-        self.sim.host(name, move || {
-            let boot = boot(&machine);
-            let (machine, work) = (machine.clone(), software(boot));
-            async move {
-                machine::booted(&machine);
-                trace_line!("boot {}", machine.boots.get());
-                let end = work.await.map_err(|error| format!("{error:#}"));
-                if machine.is_running() {
-                    trace_line!("exits: {end:?}");
-                    machine.phase.replace(Phase::Exited(end));
-                }
-                // The driver takes the machine down at the end of the step, with what its software left running.
-                pending::<()>().await;
-                Ok(())
+        self.wire.add(name);
+        self.machines.push(Machine::new(name, self.seed, self.lying_disks));
+        self.software.push(Box::new(move |boot| Box::pin(software(boot))));
+        self.runtimes.push(None);
+        self.boot(self.machines.len() - 1);
+    }
+
+    fn boot(&mut self, position: usize) {
+        let machine = self.machines[position].clone();
+        interpose::set_driver_time(self.elapsed);
+        machine.phase.replace(Phase::Running);
+        machine.excused.set(false);
+        machine.pause.set(None);
+        machine.boots.set(machine.boots.get() + 1);
+        let (number, power) = (machine.boots.get(), machine::Power::on());
+        machine.power.replace(power.clone());
+        self.wire.process_starts(position);
+        let boot = Boot {
+            name: machine.name.clone(),
+            number,
+            transport: SimTransport::new(self.wire.clone(), position, power),
+            hardware: machine.hardware.borrow().clone(),
+            entropy: SimEntropy::new(machine.seed, machine.name.as_str(), number),
+        };
+        let work = (self.software[position])(boot);
+        let name = machine.name.clone();
+        let software = async move {
+            machine::booted(&machine);
+            machine.tell(MachineState::Up { boot: number }, format_args!("boot {number}"));
+            let end = work.await.map_err(|error| format!("{error:#}"));
+            if machine.is_running() {
+                machine.tell(MachineState::Exited, format_args!("exits: {end:?}"));
+                machine.phase.replace(Phase::Exited(end));
             }
-        });
+            // The driver takes the machine down at the end of the step, with what its software left running.
+            pending::<()>().await;
+        };
+        self.runtimes[position] = Some(MachineRuntime::start(self.seed, name.as_str(), number, software));
     }
 
     /// Every machine's name, in the order in which they were added.
@@ -186,45 +197,70 @@ impl World {
 
     /// Moves everything a millisecond on.
     pub fn step(&mut self) -> Result<(), Violation> {
-        interpose::set_driver_time(self.sim.elapsed());
-        // One that was caught (a game's rule that panicked, and was refused) is not the one that may come now.
-        drop(panics::take());
-        let stepped = catch_unwind(AssertUnwindSafe(|| self.sim.step()));
-        interpose::set_driver_time(self.sim.elapsed());
-        match stepped {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(Violation::new("simulator", error)),
-            Err(_) => {
-                let panic = panics::take();
-                // What a ghost does while it falls is nobody's concern.
-                if !panic.as_ref().is_some_and(|p| p.by_ghost) {
-                    return Err(Violation::new("no-panic", panic.map_or_else(|| "unknown".to_owned(), |p| p.to_string())));
-                }
-            }
+        interpose::set_driver_time(self.elapsed);
+        self.wire.deliver(self.elapsed);
+        for position in 0..self.machines.len() {
+            self.run(position)?;
         }
-        self.pass_open_directions();
+        self.elapsed += STEP;
+        interpose::set_driver_time(self.elapsed);
         for position in 0..self.machines.len() {
             let phase = self.machines[position].phase.borrow().clone();
             match phase {
-                Phase::Ghost { steps_left: 0 } => self.take_down(position, true),
-                Phase::Ghost { steps_left } => {
-                    self.hurry_packets_from(position);
-                    self.machines[position].phase.replace(Phase::Ghost { steps_left: steps_left - 1 });
-                }
-                Phase::Exited(_) if self.sim.is_host_running(self.machines[position].name.as_str()) => {
-                    let name = self.machines[position].name.clone();
-                    self.machines[position].hardware.borrow_mut().take_image_after_kill();
-                    machine::bury(|| self.sim.crash(name.as_str()));
-                    if let Phase::Exited(Err(error)) = phase
-                        && !self.machines[position].excused.get()
+                Phase::Ghost { dark } => self.take_down(position, dark),
+                Phase::Exited(end) if self.runtimes[position].is_some() => {
+                    let machine = self.machines[position].clone();
+                    machine.hardware.borrow_mut().take_image_after_kill();
+                    self.bury(position, false);
+                    if let Err(error) = end
+                        && !machine.excused.get()
                     {
-                        return Err(Violation::new("software-stays-up", format!("{name} exited: {error}")));
+                        return Err(Violation::new("software-stays-up", format!("{} exited: {error}", machine.name)));
                     }
                 }
                 Phase::Exited(_) | Phase::Running | Phase::Down { .. } => {}
             }
         }
         Ok(())
+    }
+
+    /// Gives a machine its share of a step.
+    fn run(&mut self, position: usize) -> Result<(), Violation> {
+        let machine = &self.machines[position];
+        let Some(runtime) = &self.runtimes[position] else { return Ok(()) };
+        if let Some(pause) = machine.pause.get() {
+            if pause.until.is_none_or(|until| self.elapsed < until) {
+                return Ok(());
+            }
+            machine.pause.set(None);
+            trace_line!("{} runs again", machine.name);
+            if !pause.clock_is_ahead {
+                runtime.skip(self.elapsed.saturating_sub(pause.since));
+            }
+        }
+        if machine.is_running()
+            && let Some(pause) = machine.stutters(self.elapsed)
+        {
+            machine.pause.set(Some(pause));
+            return Ok(());
+        }
+        let time = machine.share_of(STEP);
+        if time.is_zero() {
+            return Ok(());
+        }
+        // One that was caught (a game's rule that panicked, and was refused) is not the one that may come now.
+        drop(panics::take());
+        let ran = catch_unwind(AssertUnwindSafe(|| runtime.run(time, &self.wire, self.elapsed)));
+        if ran.is_ok() {
+            return Ok(());
+        }
+        self.wire.turn_ends();
+        let panic = panics::take();
+        // What a ghost does while it falls is nobody's concern.
+        if panic.as_ref().is_some_and(|panic| panic.by_ghost) {
+            return Ok(());
+        }
+        Err(Violation::new("no-panic", panic.map_or_else(|| "unknown".to_owned(), |panic| panic.to_string())))
     }
 
     /// Takes a machine's power away, as of now. `false` if it was not running.
@@ -253,17 +289,49 @@ impl World {
                 self.machines[position].excused.set(false);
                 return false;
             }
-            Phase::Ghost { .. } => self.take_down(position, true),
-            Phase::Down { .. } | Phase::Exited(_) => {}
+            Phase::Ghost { dark } => self.take_down(position, dark),
+            Phase::Exited(_) => self.bury(position, false),
+            Phase::Down { .. } => {}
         }
-        if *self.machines[position].phase.borrow() == (Phase::Down { dark: true }) {
-            self.rejoin(name);
-        }
-        interpose::set_driver_time(self.sim.elapsed());
-        self.machines[position].excused.set(false);
-        self.machines[position].phase.replace(Phase::Running);
-        self.sim.bounce(name.as_str());
+        self.boot(position);
         true
+    }
+
+    /// A machine stands still from here on: its process, not its clock, and not the network up to its sockets. `false` if there is
+    /// nothing to stop.
+    pub fn pause(&mut self, name: &MachineName) -> bool {
+        let machine = &self.machines[self.position(name)];
+        if !machine.is_running() || machine.pause.get().is_some() {
+            return false;
+        }
+        machine.tell(MachineState::Paused, format_args!("PAUSE of {name}"));
+        machine.pause.set(Some(Pause { since: self.elapsed, until: None, clock_is_ahead: false }));
+        true
+    }
+
+    /// Undoes [`World::pause`]: everything that was due meanwhile is overdue.
+    pub fn resume(&mut self, name: &MachineName) {
+        let machine = &self.machines[self.position(name)];
+        if let Some(pause) = machine.pause.get().filter(|_| machine.is_running()) {
+            machine.tell(MachineState::Up { boot: machine.boots.get() }, format_args!("RESUME of {name}"));
+            machine.pause.set(Some(Pause { until: Some(self.elapsed), ..pause }));
+        }
+    }
+
+    /// A machine stands still again and again, for up to this long: its timers are late, and skip.
+    pub fn stutter(&mut self, name: &MachineName, up_to: Option<Duration>) {
+        self.machines[self.position(name)].stutter.set(up_to);
+    }
+
+    /// How often a machine has stuttered.
+    #[must_use]
+    pub fn stuttered(&self, name: &MachineName) -> u64 {
+        self.machines[self.position(name)].stuttered.get()
+    }
+
+    /// All of a machine's clocks run this much too fast, or too slow, from here on.
+    pub fn drift(&mut self, name: &MachineName, parts_per_million: i64) {
+        self.machines[self.position(name)].drift_ppm.set(parts_per_million);
     }
 
     /// Holds every packet from and to a machine until it is [`World::rejoin`]ed: what TCP makes of a network that is cut, because
@@ -285,51 +353,12 @@ impl World {
 
     /// Holds every packet from one machine to another until it is [`World::unblock`]ed as often.
     pub fn block(&mut self, from: &MachineName, to: &MachineName) {
-        let link = (self.position(from), self.position(to));
-        *self.blocks.entry(link).or_default() += 1;
-        self.settle(link);
+        self.wire.block(self.position(from), self.position(to));
     }
 
     /// Undoes one [`World::block`].
     pub fn unblock(&mut self, from: &MachineName, to: &MachineName) {
-        let link = (self.position(from), self.position(to));
-        let blocks = self.blocks.entry(link).or_default();
-        *blocks = blocks.saturating_sub(1);
-        self.settle(link);
-    }
-
-    fn is_blocked(&self, from: usize, to: usize) -> bool {
-        self.blocks.get(&(from, to)).is_some_and(|blocks| *blocks > 0)
-    }
-
-    /// Makes a link what the faults that are under way make of it. One that is blocked in one direction is held, and what goes in
-    /// the other direction is let through at every step.
-    fn settle(&mut self, (a, b): (usize, usize)) {
-        let (a_name, b_name) = (self.machines[a].name.clone(), self.machines[b].name.clone());
-        if self.is_blocked(a, b) || self.is_blocked(b, a) {
-            self.sim.hold(a_name.as_str(), b_name.as_str());
-        } else {
-            self.sim.release(a_name.as_str(), b_name.as_str());
-        }
-    }
-
-    /// Lets packets through whose direction is open although that of the answers is not.
-    fn pass_open_directions(&mut self) {
-        let half_open = |(from, to): (usize, usize)| self.is_blocked(from, to) && !self.is_blocked(to, from);
-        let open: Vec<_> = self.blocks.keys().copied().filter(|link| half_open(*link)).map(|(from, to)| (to, from)).collect();
-        if open.is_empty() {
-            return;
-        }
-        let address = |position: usize| self.sim.lookup(self.machines[position].name.as_str());
-        let open: Vec<_> = open.into_iter().map(|(from, to)| (address(from), address(to))).collect();
-        self.sim.links(|links| {
-            for packet in links.flatten() {
-                let (from, to) = packet.pair();
-                if open.contains(&(from.ip(), to.ip())) {
-                    packet.deliver();
-                }
-            }
-        });
+        self.wire.unblock(self.position(from), self.position(to));
     }
 
     fn others(&self, name: &MachineName) -> Vec<MachineName> {
@@ -339,78 +368,32 @@ impl World {
     /// How long packets take at most when no fault slows them.
     #[must_use]
     pub fn latency_max(&self) -> Duration {
-        self.latency_max
+        self.wire.latency_max()
     }
 
     /// Makes packets take up to this long, everywhere or on the links of one machine. Of several such faults the worst counts.
     pub fn slow_down(&mut self, machine: Option<&MachineName>, latency_max: Duration) {
-        let machine = machine.map(|name| self.position(name));
-        self.slowed.push((machine, latency_max));
-        self.set_latencies();
+        self.wire.slow_down(machine.map(|name| self.position(name)), latency_max);
     }
 
     /// Undoes one [`World::slow_down`] with the same arguments.
     pub fn speed_up(&mut self, machine: Option<&MachineName>, latency_max: Duration) {
-        let machine = machine.map(|name| self.position(name));
-        if let Some(found) = self.slowed.iter().position(|slowed| *slowed == (machine, latency_max)) {
-            self.slowed.swap_remove(found);
-        }
-        self.set_latencies();
-    }
-
-    fn set_latencies(&mut self) {
-        for a in 0..self.machines.len() {
-            for b in a + 1..self.machines.len() {
-                let here = |at: Option<usize>| at.is_none_or(|at| at == a || at == b);
-                let slowed = self.slowed.iter().filter(|(at, _)| here(*at)).map(|(_, latency)| *latency).max();
-                let latency = slowed.unwrap_or(self.latency_max).max(self.latency_max);
-                self.sim.set_link_max_message_latency(self.machines[a].name.as_str(), self.machines[b].name.as_str(), latency);
-            }
-        }
-    }
-
-    /// What a machine had sent when it lost power still arrives.
-    fn hurry_packets_from(&mut self, position: usize) {
-        let address = self.sim.lookup(self.machines[position].name.as_str());
-        self.sim.links(|links| {
-            for link in links {
-                for packet in link.filter(|packet| packet.pair().0.ip() == address) {
-                    packet.deliver();
-                }
-            }
-        });
+        self.wire.speed_up(machine.map(|name| self.position(name)), latency_max);
     }
 
     fn take_down(&mut self, position: usize, dark: bool) {
-        let name = self.machines[position].name.clone();
-        let others: Vec<usize> = (0..self.machines.len()).filter(|other| *other != position).collect();
-        if dark {
-            // A dead machine closes no connection: what its streams say when they are dropped goes nowhere.
-            for other in &others {
-                self.sim.partition(name.as_str(), self.machines[*other].name.as_str());
-            }
-        }
-        interpose::set_driver_time(self.sim.elapsed());
-        machine::bury(|| self.sim.crash(name.as_str()));
-        self.machines[position].phase.replace(Phase::Down { dark });
-        if dark {
-            for other in &others {
-                self.sim.repair(name.as_str(), self.machines[*other].name.as_str());
-            }
-            self.isolate(&name);
-        }
+        let machine = self.machines[position].clone();
+        machine.tell(MachineState::Down, format_args!("{} is down", machine.name));
+        self.bury(position, dark);
+        machine.phase.replace(Phase::Down { dark });
     }
-}
 
-fn boot(machine: &Rc<Machine>) -> Boot {
-    machine.boots.set(machine.boots.get() + 1);
-    let power = machine::Power::on();
-    machine.power.replace(power.clone());
-    Boot {
-        name: machine.name.clone(),
-        number: machine.boots.get(),
-        transport: SimTransport::new(power),
-        hardware: machine.hardware.borrow().clone(),
-        entropy: SimEntropy::new(machine.seed, machine.name.as_str(), machine.boots.get()),
+    /// Takes what a machine ran from it. A dead machine closes no connection: what its streams say when they are dropped goes nowhere.
+    fn bury(&mut self, position: usize, dark: bool) {
+        self.machines[position].power.borrow().cut();
+        self.wire.process_ends(position, dark);
+        interpose::set_driver_time(self.elapsed);
+        let runtime = self.runtimes[position].take();
+        machine::bury(|| drop(runtime));
     }
 }

@@ -4,14 +4,19 @@
 //! write is only [`Begun::Armed`], and tells at its end whether there was one.
 
 mod bridge;
+mod clock_drift;
 mod clock_jump;
 mod edge_loss;
 mod failing_disk;
 mod full_disk;
 mod isolate;
 mod kill;
+mod late_ticks;
 mod majority_power_loss;
 mod one_way;
+mod pass_on;
+mod pause;
+mod persist_now;
 mod power_loss;
 mod ring;
 mod site_power_loss;
@@ -27,14 +32,19 @@ use crate::machine::MachineName;
 use crate::world::World;
 
 pub use bridge::Bridge;
+pub use clock_drift::ClockDrift;
 pub use clock_jump::ClockJump;
 pub use edge_loss::EdgeLoss;
 pub use failing_disk::{FailingDisk, FailsOn};
 pub use full_disk::FullDisk;
 pub use isolate::Isolate;
 pub use kill::Kill;
+pub use late_ticks::LateTicks;
 pub use majority_power_loss::MajorityPowerLoss;
 pub use one_way::OneWay;
+pub use pass_on::PassOn;
+pub use pause::Pause;
+pub use persist_now::PersistNow;
 pub use power_loss::PowerLoss;
 pub use ring::Ring;
 pub use site_power_loss::SitePowerLoss;
@@ -152,6 +162,8 @@ faults!(
     SitePowerLoss,
     Kill,
     EdgeLoss,
+    Pause,
+    LateTicks,
     Isolate,
     Split,
     OneWay,
@@ -160,9 +172,12 @@ faults!(
     SlowNetwork,
     SlowLink,
     ClockJump,
+    ClockDrift,
     SlowDisk,
     FailingDisk,
     FullDisk,
+    PassOn,
+    PersistNow,
 );
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use marchland_proto::cluster::admin_client::AdminClient;
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
-use marchland_proto::cluster::{InspectReply, InspectRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest};
+use marchland_proto::cluster::{
+    InspectReply, InspectRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+};
 use marchland_proto::net::{
     ClusterClient, ClusterSecurity, Listener, PeerIdentity, Role, Transport, cluster_channel, peer_of, serve_cluster,
 };
@@ -19,7 +21,7 @@ use rand::RngExt;
 use tokio_tungstenite::tungstenite::Message;
 use tonic::{Request, Response, Status};
 
-use super::{Outcome, Scenario};
+use super::{Outcome, Scenario, nothing};
 use crate::director::Director;
 use crate::fact::{ClientId, Fact, tell};
 use crate::fault::{ClockJump, Fault, Isolate, Kill, PowerLoss, SlowNetwork};
@@ -34,15 +36,16 @@ use crate::world::{Boot, NetworkOptions, World};
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "echo",
     purpose: "instrument: tonic and tungstenite under faults, without the cluster",
+    draw,
     run,
-    instrument: true,
+    expects: nothing,
 };
 
 const LOAD_MS: u64 = 6_000;
 const QUIET_MS: u64 = 4_000;
 const LATENCY_MAX_MS: u64 = 20;
 
-fn run(seed: Seed, outcome: &mut Outcome) -> Result<(), Violation> {
+fn run(seed: Seed, plan: Plan, outcome: &mut Outcome) -> Result<(), Violation> {
     let network = NetworkOptions { latency_min: Duration::from_millis(1), latency_max: Duration::from_millis(LATENCY_MAX_MS) };
     let mut world = World::new(seed, network);
     for node in 1..=2_u32 {
@@ -53,7 +56,7 @@ fn run(seed: Seed, outcome: &mut Outcome) -> Result<(), Violation> {
         let served = served.clone();
         world.add(&format!("c{number}"), move |boot| ask(boot, served.clone()));
     }
-    let mut director = Director::new(&world, draw(seed));
+    let mut director = Director::new(&world, plan);
     let result = drive(&mut world, &mut director, &served);
     outcome.simulated_ms = world.elapsed().as_millis() as u64;
     outcome.fired = director.fired().clone();
@@ -74,7 +77,7 @@ fn drive(world: &mut World, director: &mut Director, served: &[Rc<Cell<u64>>]) -
     Ok(())
 }
 
-fn draw(seed: Seed) -> Plan {
+fn draw(seed: Seed, _faults: Option<usize>) -> Plan {
     let mut stream = seed.stream("plan");
     let slow = SlowNetwork { latency_max_ms: 80 };
     let faults = [
@@ -121,6 +124,10 @@ impl Admin for Echo {
     }
 
     async fn inspect(&self, _request: Request<InspectRequest>) -> Result<Response<InspectReply>, Status> {
+        Err(Status::unimplemented("echo"))
+    }
+
+    async fn skip_entry(&self, _request: Request<SkipEntryRequest>) -> Result<Response<SkipEntryReply>, Status> {
         Err(Status::unimplemented("echo"))
     }
 }

@@ -5,12 +5,17 @@ mod echo;
 mod owner_loses_power;
 mod rough_weather;
 mod stack;
+mod standard;
+mod studio;
 mod thread_leak;
 
 use std::collections::BTreeMap;
 
 use crate::oracle::Violation;
+use crate::plan::Plan;
 use crate::seed::Seed;
+
+pub(crate) use self::studio::of_studio;
 
 /// What a run amounts to, beside its violation.
 #[derive(Clone, Debug, Default)]
@@ -29,14 +34,31 @@ pub struct Scenario {
     pub name: &'static str,
     /// One line on what it is for.
     pub purpose: &'static str,
-    /// Runs it. What happened is in the outcome even if an invariant was violated.
-    pub run: fn(Seed, &mut Outcome) -> Result<(), Violation>,
-    /// A test of the instrument itself, left out when nobody names a scenario.
-    pub instrument: bool,
+    /// Draws what goes wrong from the seed: a few faults, or as many as are asked for.
+    pub draw: fn(Seed, Option<usize>) -> Plan,
+    /// Runs it with this plan. What happened is in the outcome even if an invariant was violated.
+    pub run: fn(Seed, Plan, &mut Outcome) -> Result<(), Violation>,
+    /// What must have taken effect, or happened, in a long sweep.
+    pub expects: fn() -> Vec<Expected>,
+}
+
+/// Something that must have happened at least once in a sweep of this many seeds: one in which it has not proves less than it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// Its name, in [`Outcome::fired`] or [`Outcome::sometimes`].
+    pub name: String,
+    /// How many seeds a sweep must have at least, for its absence to mean anything.
+    pub after_seeds: u64,
+}
+
+/// Nothing in particular is expected.
+fn nothing() -> Vec<Expected> {
+    Vec::new()
 }
 
 /// Every scenario; the first is the default.
 pub const ALL: &[Scenario] = &[
+    standard::SCENARIO,
     owner_loses_power::SCENARIO,
     owner_loses_power::ON_LYING_DISKS,
     rough_weather::SCENARIO,

@@ -3,8 +3,8 @@
 
 use rand::RngExt;
 
-use super::Scenario;
 use super::stack::{DIRECTORY, LOAD_MS, REGION, Variation, run};
+use super::{Scenario, nothing};
 use crate::fault::{Fault, PowerLoss};
 use crate::plan::{Plan, Planned, Target, When};
 use crate::seed::Seed;
@@ -12,16 +12,18 @@ use crate::seed::Seed;
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "owner-loses-power",
     purpose: "the whole stack: three nodes, an edge, four players; the region's owner loses power",
-    run: |seed, outcome| run(seed, outcome, &Variation { draw, lying_disks: false }),
-    instrument: false,
+    draw,
+    run: |seed, plan, outcome| run(seed, plan, outcome, &Variation::SMALL),
+    expects: nothing,
 };
 
 /// The same on disks that say that they have synced, and have not: the invariants must notice.
 pub(super) const ON_LYING_DISKS: Scenario = Scenario {
     name: "owner-loses-power-lying-disks",
     purpose: "instrument: the whole stack on disks that never sync; some seed must notice",
-    run: |seed, outcome| run(seed, outcome, &Variation { draw, lying_disks: true }),
-    instrument: true,
+    draw,
+    run: |seed, plan, outcome| run(seed, plan, outcome, &Variation { lying_disks: true, ..Variation::SMALL }),
+    expects: nothing,
 };
 
 /// Crash points of the way of a tick.
@@ -37,11 +39,11 @@ const POINTS: [&str; 9] = [
     "region.published",
 ];
 
-fn draw(seed: Seed, _usual_ms: u64) -> Plan {
+fn draw(seed: Seed, faults: Option<usize>) -> Plan {
     let mut stream = seed.stream("plan");
     let mut planned = Vec::new();
-    let losses = stream.random_range(1..=3);
-    for loss in 0..losses {
+    let few = stream.random_range(1..=3);
+    for loss in 0..faults.unwrap_or(few) {
         let group = if loss == 0 || stream.random() { REGION } else { DIRECTORY };
         let at_ms = stream.random_range(500..LOAD_MS - 1_500);
         let when = if stream.random_bool(0.6) {

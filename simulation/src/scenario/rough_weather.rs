@@ -4,8 +4,8 @@
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
-use super::Scenario;
 use super::stack::{DIRECTORY, LOAD_MS, REGION, SHARDS, Variation, run};
+use super::{Scenario, nothing};
 use crate::fault::{ClockJump, Fault, Isolate, Kill, PowerLoss, SlowNetwork};
 use crate::plan::{Plan, Planned, Target, When};
 use crate::seed::Seed;
@@ -13,14 +13,15 @@ use crate::seed::Seed;
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "rough-weather",
     purpose: "the whole stack: any few faults on nodes, edge and network",
-    run: |seed, outcome| run(seed, outcome, &Variation { draw, lying_disks: false }),
-    instrument: false,
+    draw,
+    run: |seed, plan, outcome| run(seed, plan, outcome, &Variation::SMALL),
+    expects: nothing,
 };
 
-fn draw(seed: Seed, _usual_ms: u64) -> Plan {
+fn draw(seed: Seed, faults: Option<usize>) -> Plan {
     let mut stream = seed.stream("plan");
-    let count = stream.random_range(1..=4);
-    Plan((0..count).map(|_| one(&mut stream)).collect())
+    let few = stream.random_range(1..=4);
+    Plan((0..faults.unwrap_or(few)).map(|_| one(&mut stream)).collect())
 }
 
 fn one(stream: &mut Pcg64Mcg) -> Planned {
@@ -28,7 +29,7 @@ fn one(stream: &mut Pcg64Mcg) -> Planned {
         0..=3 => Target::leader_of(REGION),
         4 => Target::leader_of(DIRECTORY),
         5..=7 => Target::Machine(format!("n{}", stream.random_range(1..=SHARDS))),
-        _ => Target::Machine("edge".to_owned()),
+        _ => Target::Machine("e1".to_owned()),
     };
     let fault = match stream.random_range(0..8) {
         0 | 1 => Fault::PowerLoss(PowerLoss),

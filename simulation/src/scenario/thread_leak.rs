@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use super::{Outcome, Scenario};
+use super::{Outcome, Scenario, nothing};
 use crate::oracle::Violation;
+use crate::plan::Plan;
 use crate::seed::Seed;
 use crate::world::{NetworkOptions, World};
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "thread-leak",
     purpose: "instrument: a machine starts a thread, and the run must be aborted",
+    draw: |_, _| Plan::default(),
     run,
-    instrument: true,
+    expects: nothing,
 };
 
-fn run(seed: Seed, _outcome: &mut Outcome) -> Result<(), Violation> {
+fn run(seed: Seed, _plan: Plan, _outcome: &mut Outcome) -> Result<(), Violation> {
     let network = NetworkOptions { latency_min: Duration::from_millis(1), latency_max: Duration::from_millis(2) };
     let mut world = World::new(seed, network);
     world.add("n1", |_boot| async {

@@ -101,12 +101,30 @@ impl Counter {
         Ok(Self { disk, replica, state: Mutex::new(state), durable, installed: AtomicU64::new(0) })
     }
 
+    /// Takes the state off the disk.
+    pub(super) fn lose(disk: &MachineDisk) -> Result<(), MachineFault> {
+        if disk.exists(&file()).map_err(fault)? {
+            crate::trace_line!("STORE LOST");
+            disk.remove(&file()).map_err(fault)?;
+            disk.sync_dir(folder()).map_err(fault)?;
+        }
+        Ok(())
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn durable(&self) -> MutexGuard<'_, Applied> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    pub(super) fn applied(&self) -> LogIndex {
+        self.state().applied.position.map(|p| p.index).unwrap_or_default()
     }
 
     pub(super) fn commands(&self) -> u64 {

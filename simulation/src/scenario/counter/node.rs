@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_proto::net::{ClusterSecurity, PeerIdentity, Role as PeerRole, Transport, serve_cluster};
-use marchland_raft::{AddressBook, Group, Limits, NodeOptions, RaftNode, Role, Standing, Timings};
+use marchland_raft::{AddressBook, Group, Limits, NodeOptions, OpenError, RaftNode, Role, Standing, Timings};
 use marchland_storage::log::{LogOptions, SharedLog};
 use marchland_storage::raft_log::RaftLog;
-use marchland_types::{CommandSeq, Incarnation, NodeId, ReplicaId};
+use marchland_types::{CommandSeq, Incarnation, LogIndex, NodeId, ReplicaId};
 
 use super::machine::Counter;
 use super::{Counters, GROUP, NODES};
@@ -20,9 +20,19 @@ use crate::world::Boot;
 
 /// Between two commands of a writer.
 const WRITE_EVERY: Duration = Duration::from_millis(15);
+/// Between two attempts to get the state from a peer.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// Every so many commands there is one that does not fit into a sector, so that it can be torn.
+const LARGE_EVERY: u64 = 3;
+/// Its size.
+const LARGE_BYTES: usize = 1_200;
+/// Between two reads of a leader.
+const READ_EVERY: Duration = Duration::from_millis(40);
 
 thread_local! {
     static STOPPED: Cell<bool> = const { Cell::new(false) };
+    /// The newest entry that any writer was told of.
+    static ACKNOWLEDGED: Cell<LogIndex> = const { Cell::new(LogIndex(0)) };
 }
 
 /// Stops every writer, so that replicas come to rest at the same entry.
@@ -46,7 +56,8 @@ fn replica(node: u32) -> ReplicaId {
     ReplicaId::new(NodeId(node), Incarnation(1))
 }
 
-pub(super) async fn run(node: u32, boot: Boot, counters: Counters) -> anyhow::Result<()> {
+/// Runs the node. One that `loses_store` finds it gone at every other boot, as if it had been damaged and set aside; the log is whole.
+pub(super) async fn run(node: u32, boot: Boot, counters: Counters, loses_store: bool) -> anyhow::Result<()> {
     let disk = boot.hardware.disk.clone();
     // Small segments, so that they roll, are copied forward and deleted all the time.
     let options = LogOptions { segment_bytes: 32 * 1024, retain_bytes: 64 * 1024, reserve_bytes: 0, ..LogOptions::default() };
@@ -70,15 +81,37 @@ pub(super) async fn run(node: u32, boot: Boot, counters: Counters) -> anyhow::Re
     let routes = tonic::service::Routes::new(raft.service().into_server());
     tokio::spawn(serve_cluster(listener, security, routes, std::future::pending()));
 
+    if loses_store && boot.number.is_multiple_of(2) {
+        Counter::lose(&disk)?;
+    }
     let counter = Arc::new(Counter::open(disk, replica(node))?);
     trace_line!("restores {}", counter.final_state().applied);
     counters.borrow_mut().insert(node, counter.clone());
-    let group = raft.rebuild_group(GROUP, counter, &(1..=NODES).map(replica).collect::<Vec<_>>()).await?;
+    let peers: Vec<ReplicaId> = (1..=NODES).map(replica).collect();
+    let group = loop {
+        match raft.rebuild_group(GROUP, counter.clone(), &peers).await {
+            // Whoever has the state is down, or was not told of it yet.
+            Err(OpenError::NoSnapshot { .. }) => tokio::time::sleep(ASK_AGAIN_AFTER).await,
+            opened => break opened?,
+        }
+    };
     group.initialize(&(1..=NODES).map(replica).collect()).await?;
     let client = ClientId(u64::from(node) * 1_000 + u64::from(boot.number));
     tokio::select! {
         reason = raft.fatal() => anyhow::bail!("log: {reason}"),
-        fault = write(group, client) => fault,
+        fault = write(group.clone(), client) => fault,
+        () = read(group, &counter) => Ok(()),
+    }
+}
+
+/// Reads whatever this node has while it thinks that it leads.
+async fn read(group: Group, counter: &Counter) {
+    loop {
+        tokio::time::sleep(READ_EVERY).await;
+        let acknowledged = ACKNOWLEDGED.get();
+        if matches!(group.status().role, Role::Leader(_)) && group.read_barrier().await.is_ok() {
+            tell(&Fact::Read { group: GROUP, replica: counter.replica(), acknowledged, saw: counter.applied() });
+        }
     }
 }
 
@@ -95,11 +128,17 @@ async fn write(group: Group, client: ClientId) -> anyhow::Result<()> {
             continue;
         }
         seq = seq.next();
-        let (group, command) = (group.clone(), [client.0.to_le_bytes(), seq.0.to_le_bytes()].concat());
+        let (group, mut command) = (group.clone(), [client.0.to_le_bytes(), seq.0.to_le_bytes()].concat());
+        if seq.0.is_multiple_of(LARGE_EVERY) {
+            command.resize(LARGE_BYTES, seq.0 as u8 | 1);
+        }
         // Several in flight: a commit takes longer than the pause on a slow disk.
         tokio::spawn(async move {
-            if group.propose(Bytes::from(command)).await.is_ok() {
+            if let Ok(done) = group.propose(Bytes::from(command)).await {
                 tell(&Fact::Acknowledged { client, seq });
+                if !crate::machine::is_ghost() {
+                    ACKNOWLEDGED.set(ACKNOWLEDGED.get().max(done.position.index));
+                }
             }
         });
     }

@@ -1,34 +1,36 @@
 //! A node of the cluster as it is released, on a simulated machine, and who watches it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
-use marchland_admin::AdminBackend;
+use marchland_admin::{AdminBackend, AdminToken};
 use marchland_edge::{EdgeLimits, InterestConfig};
 use marchland_proto::cluster::InspectReply;
 use marchland_proto::codes::Code;
 use marchland_proto::net::{ClusterSecurity, PeerIdentity, Role as PeerRole};
 use marchland_raft::{Limits, Role, Timings};
+use marchland_region::StepBudget;
 use marchland_router_core::TokenSigner;
-use marchland_server::config::GroundConfig;
 use marchland_server::node::{Member, Node, NodeSettings};
 use marchland_storage::checkpoint::CheckpointOptions;
 use marchland_storage::log::LogOptions;
-use marchland_types::{CutNumber, GroupId, NodeId, ReplicaId, WorldId};
+use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, ReplicaId, WorldId};
 
 use super::seams::SimSeams;
-use super::{REGION, SHARDS};
+use super::{REGION, SHARDS, Weather};
 use crate::fact::{Fact, tell};
+use crate::orders;
+use crate::studio::{Studio, Watched};
 use crate::world::Boot;
 
 pub(super) const WORLD: WorldId = WorldId(1);
 pub(super) const WORLD_NAME: &str = "aurora";
-/// The node that only terminates players.
-pub(super) const EDGE: NodeId = NodeId(4);
-/// Where players connect.
-pub(super) const EDGE_ADDRESS: &str = "edge:7300";
+/// The operator's certificate names a node that does not exist.
+pub(super) const OPERATOR: NodeId = NodeId(99);
+/// Lets operators in.
+pub(super) const ADMIN_TOKEN: &str = "simulated operator";
 /// How often watchers look.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -41,6 +43,26 @@ pub(super) struct Stage {
     pub(super) cut: Cell<Option<CutNumber>>,
     /// What each node held at the cut.
     pub(super) finals: RefCell<BTreeMap<u32, InspectReply>>,
+    /// Nodes that have owned the region.
+    pub(super) owners: RefCell<BTreeSet<u32>>,
+    /// The operator begins no more.
+    pub(super) operator_rests: Cell<bool>,
+    /// The operator waits for an answer.
+    pub(super) verifying: Cell<bool>,
+    /// Answers that the operator got.
+    pub(super) verified: Cell<u64>,
+    /// Attempts without an answer.
+    pub(super) unverified: Cell<u64>,
+}
+
+/// The edge-only node of this number, from 1.
+fn edge_id(number: u32) -> NodeId {
+    NodeId(SHARDS + number)
+}
+
+/// Where players connect to the edge of this number, from 1.
+pub(super) fn edge_address(number: u32) -> String {
+    format!("e{number}:7300")
 }
 
 /// Signs the players' tokens.
@@ -48,7 +70,7 @@ pub(super) fn signer() -> TokenSigner {
     TokenSigner::from_seed(&[7; 32])
 }
 
-fn security(node: NodeId, role: PeerRole) -> ClusterSecurity {
+pub(super) fn security(node: NodeId, role: PeerRole) -> ClusterSecurity {
     ClusterSecurity::simulated(PeerIdentity {
         cluster: "sim".to_owned(),
         node,
@@ -57,8 +79,8 @@ fn security(node: NodeId, role: PeerRole) -> ClusterSecurity {
     })
 }
 
-fn settings(node: NodeId, seed: u64) -> NodeSettings {
-    let shard = node != EDGE;
+fn settings(node: NodeId, seed: u64, weather: Weather) -> NodeSettings {
+    let shard = node.0 <= SHARDS;
     let member = |n: u32| (NodeId(n), Member { grpc: format!("n{n}:7100"), ws: format!("n{n}:7300") });
     NodeSettings {
         node,
@@ -71,32 +93,53 @@ fn settings(node: NodeId, seed: u64) -> NodeSettings {
         shard,
         members: (1..=SHARDS).map(member).collect(),
         // Small segments and frequent checkpoints, so that everything that happens once an hour happens in seconds.
-        log: LogOptions { segment_bytes: 64 * 1024, retain_bytes: 256 * 1024, reserve_bytes: 0, ..LogOptions::default() },
+        log: LogOptions {
+            segment_bytes: weather.segment_bytes,
+            retain_bytes: 256 * 1024,
+            reserve_bytes: 0,
+            ..LogOptions::default()
+        },
         checkpoints: CheckpointOptions::default(),
         keyed_cache_bytes: 1024 * 1024,
-        timings: Timings { persist_check_ms: 250, persist_age_ms: 2_500, ..Timings::default() },
-        limits: Limits { kept_entries: 60, kept_bytes: 64 * 1024, persist_bytes: 256 * 1024, ..Limits::default() },
+        timings: Timings { persist_check_ms: 250, persist_age_ms: weather.persist_age_ms, ..Timings::default() },
+        limits: Limits {
+            kept_entries: weather.kept_entries,
+            kept_bytes: 64 * 1024,
+            persist_bytes: 256 * 1024,
+            ..Limits::default()
+        },
+        budget: StepBudget::default(),
         edge_workers: 1,
         edge_limits: EdgeLimits::default(),
         interest: InterestConfig::default(),
         edge_tls: None,
-        ground: GroundConfig::Map,
         seed,
         token_key: signer().public_key(),
-        admin_token: None,
+        admin_token: AdminToken::new(ADMIN_TOKEN),
     }
 }
 
-/// Runs the edge-only node.
-pub(super) async fn run_edge(boot: Boot, seed: u64) -> anyhow::Result<()> {
-    let node = Node::start(SimSeams::new(&boot), settings(EDGE, seed), security(EDGE, PeerRole::Edge)).await?;
+/// Runs an edge-only node.
+pub(super) async fn run_edge<S: Studio>(number: u32, boot: Boot, seed: u64, weather: Weather) -> anyhow::Result<()> {
+    let id = edge_id(number);
+    let node =
+        Node::start(SimSeams::new(&boot), settings(id, seed, weather), Watched::serve::<S>()?, security(id, PeerRole::Edge))
+            .await?;
     anyhow::bail!("{}", node.fatal().await)
 }
 
 /// Runs a node that hosts replicas.
-pub(super) async fn run_shard(number: u32, boot: Boot, seed: u64, stage: Rc<Stage>) -> anyhow::Result<()> {
+pub(super) async fn run_shard<S: Studio>(
+    number: u32,
+    boot: Boot,
+    seed: u64,
+    weather: Weather,
+    stage: Rc<Stage>,
+) -> anyhow::Result<()> {
     let id = NodeId(number);
-    let node = Node::start(SimSeams::new(&boot), settings(id, seed), security(id, PeerRole::Shard)).await?;
+    let node =
+        Node::start(SimSeams::new(&boot), settings(id, seed, weather), Watched::serve::<S>()?, security(id, PeerRole::Shard))
+            .await?;
     tokio::select! {
         reason = node.fatal() => anyhow::bail!("{reason}"),
         failed = watch(number, &node, &stage) => failed,
@@ -107,8 +150,10 @@ pub(super) async fn run_shard(number: u32, boot: Boot, seed: u64, stage: Rc<Stag
 async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Result<()> {
     let admin = node.admin();
     let mut seen_tick = 0;
+    let mut owned = false;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
+        orders::carry_out(|| node.groups());
         for group in node.groups() {
             let status = group.status();
             if let Some(fault) = status.fault {
@@ -121,6 +166,13 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
         let status = admin.status().await;
         let Some(region) = status.groups.iter().find(|g| g.group == REGION.0) else { continue };
         let replica = ReplicaId(region.replica);
+        if region.owner != owned {
+            owned = region.owner;
+            tell(&Fact::Owns { group: REGION, replica, owns: owned });
+        }
+        if region.owner {
+            stage.owners.borrow_mut().insert(number);
+        }
         anyhow::ensure!(!region.diverged, "{replica} has diverged from its owner");
         if region.tick > seen_tick {
             let now = admin.inspect(REGION, CutNumber(0)).await;
@@ -136,6 +188,7 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
                 let taken = admin.take_cut(REGION, CutNumber(0)).await;
                 if taken.code == Code::Ok as u32 {
                     stage.cut.set(Some(CutNumber(taken.number)));
+                    tell(&Fact::CutTaken { group: REGION, cut: CutNumber(taken.number), at: LogIndex(taken.index) });
                 }
             }
             Some(cut) if !stage.finals.borrow().contains_key(&number) => {

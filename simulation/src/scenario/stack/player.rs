@@ -1,29 +1,29 @@
-//! A player: the headless client of the released code, walking to ore, gathering it, dropping some and picking it up again, coming
-//! back after every lost socket, and telling everything that it was told.
+//! A player: the headless client of the released code, doing what its [`Mind`] wants, coming back after every lost socket, and telling
+//! everything that it was told.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::f32::consts::TAU;
 use std::rc::Rc;
 use std::time::Duration;
 
-use frontier::{Drop, Gather, Gathered, PickUp, action, kind};
 use marchland_edge::client::{ClientError, ClientOptions, Heard, Login, PlayerClient};
-use marchland_proto::client::{Action, Move, Reply, input::What};
+use marchland_proto::client::{Reply, input::What};
 use marchland_proto::codes::Code;
 use marchland_router_core::SignInToken;
 use marchland_types::limits::LINGER_MS;
 use marchland_types::seam::Clock;
-use marchland_types::{CommandSeq, ItemId, RegionId, ReplySeq, Tick};
+use marchland_types::{CharacterId, CommandSeq, RegionId, ReplySeq, Tick};
 use prost::Message;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use tokio::time::{Instant, interval, sleep, timeout};
 
-use super::node::{EDGE_ADDRESS, WORLD, signer};
+use super::node::{WORLD, edge_address, signer};
 use crate::fact::{ClientId, Fact, digest, tell};
+use crate::interpose;
 use crate::net::SimStream;
 use crate::oracle::{self, Violation};
+use crate::studio::{Moment, Player as Mind, Studio};
 use crate::trace_line;
 use crate::world::Boot;
 
@@ -35,23 +35,47 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(15);
 const SESSION_LASTS: Duration = Duration::from_millis(LINGER_MS - 3_000);
 /// Between two attempts.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Of a hundred attempts after a lost connection, so many go to another edge.
+const TRIES_ANOTHER_EDGE: f64 = 0.8;
+/// How likely it is that a player leaves instead of an input.
+const LEAVES: f64 = 0.004;
+/// Waits so long for the server's farewell.
+const FAREWELL_WITHIN: Duration = Duration::from_secs(3);
+/// Longest time out of the world.
+const AWAY_MAX_MS: u64 = 1_500;
+
+/// What a player does beside playing.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Habits {
+    /// Edges to connect to.
+    pub(super) edges: u32,
+    /// Leaves the world now and then, and signs in again.
+    pub(super) leaves: bool,
+}
 
 /// What driver and player tell each other.
 #[derive(Default)]
 pub(super) struct Notes {
     /// The player only looks on.
     pub(super) rests: Cell<bool>,
+    /// The player does not leave the world any more.
+    pub(super) stays: Cell<bool>,
     /// Who it is in facts: its number and the epoch of its session.
     pub(super) client: Cell<Option<ClientId>>,
     pub(super) frames: Cell<u64>,
     pub(super) sign_ins: Cell<u64>,
+    pub(super) goodbyes: Cell<u64>,
     pub(super) resumed: Cell<u64>,
+    /// Sessions that went on through another edge.
+    pub(super) moved: Cell<u64>,
     pub(super) items: Cell<u64>,
     /// Longest time between two frames of one session.
     pub(super) blackout: Cell<Duration>,
-    /// Commands that are not known to be applied.
+    /// Commands that are not known to be applied, or were not answered.
     pub(super) unacked: Cell<usize>,
     last_frame: Cell<Option<Instant>>,
+    /// The edge of the newest connection.
+    edge: Cell<u32>,
 }
 
 /// Epochs are counted within these.
@@ -66,70 +90,113 @@ pub(super) fn name_of(person: u64) -> String {
     format!("player {person}")
 }
 
-struct Player {
+struct Player<P> {
     person: u64,
+    habits: Habits,
     notes: Rc<Notes>,
     random: RefCell<Pcg64Mcg>,
+    /// Decides what is done.
+    mind: RefCell<P>,
     /// What each action that was sent is.
     sent: RefCell<BTreeMap<u64, u32>>,
-    bag: RefCell<Vec<u64>>,
-    heading: Cell<Option<(f32, Instant)>>,
-    stood_at: Cell<([f32; 2], Option<Instant>)>,
+}
+
+/// Why a connection is no more.
+enum End {
+    /// It was refused, or lost.
+    Lost(ClientError),
+    /// The player said goodbye. Whether the server took it may be unknown.
+    Left,
 }
 
 /// Plays until the run ends.
-pub(super) async fn play(person: u64, boot: Boot, notes: Rc<Notes>, random: Pcg64Mcg) -> anyhow::Result<()> {
+pub(super) async fn play<S: Studio>(
+    person: u64,
+    boot: Boot,
+    notes: Rc<Notes>,
+    random: Pcg64Mcg,
+    habits: Habits,
+) -> anyhow::Result<()> {
     let expires_ms = boot.hardware.clock.wall_ms() + 3_600_000;
     let token = signer().mint(&SignInToken { world: WORLD, account: format!("account-{person}"), expires_ms })?;
     let player = Player {
         person,
+        habits,
         notes,
         random: RefCell::new(random),
+        mind: RefCell::new(S::player(person)),
         sent: RefCell::default(),
-        bag: RefCell::default(),
-        heading: Cell::new(None),
-        stood_at: Cell::default(),
     };
     let sign_in = Login::SignIn { token, character_name: name_of(person) };
     let mut login = sign_in.clone();
+    let mut edge = person as u32 % habits.edges + 1;
     loop {
         let options = ClientOptions { tls: None, client_name: "simulation".to_owned() };
-        let connecting = PlayerClient::connect(&boot.transport, EDGE_ADDRESS, &options, &login);
-        let refused = match timeout(CONNECT_WITHIN, connecting).await {
+        let address = edge_address(edge);
+        let connecting = PlayerClient::connect(&boot.transport, &address, &options, &login);
+        let end = match timeout(CONNECT_WITHIN, connecting).await {
             Ok(Ok(mut client)) => {
-                let error = player.session(&mut client).await;
+                let end = player.session(&mut client, edge).await;
                 login = Login::Resume(client.resume_key());
-                error.code()
+                end
             }
             Ok(Err(error)) => {
                 trace_line!("not connected: {error}");
-                error.code()
+                End::Lost(error)
             }
-            Err(_) => {
-                trace_line!("not connected within {CONNECT_WITHIN:?}");
-                None
+            Err(_) => End::Lost(ClientError::Lost(format!("not connected within {CONNECT_WITHIN:?}"))),
+        };
+        let away = match end {
+            End::Left => {
+                login = sign_in.clone();
+                Duration::from_millis(player.draw(0..AWAY_MAX_MS))
+            }
+            End::Lost(error) => {
+                match (&mut login, error.code()) {
+                    (_, Some(code @ (Code::BadResume | Code::Superseded))) => {
+                        player.session_lost(code);
+                        login = sign_in.clone();
+                    }
+                    (Login::Resume(key), _) => key.attach_number += 1,
+                    (Login::SignIn { .. }, _) => {}
+                }
+                if habits.edges > 1 && player.random.borrow_mut().random_bool(TRIES_ANOTHER_EDGE) {
+                    edge = edge % habits.edges + 1;
+                }
+                RETRY_AFTER
             }
         };
-        match (&mut login, refused) {
-            (_, Some(code @ (Code::BadResume | Code::Superseded))) => {
-                player.session_lost(code);
-                login = sign_in.clone();
-            }
-            (Login::Resume(key), _) => key.attach_number += 1,
-            (Login::SignIn { .. }, _) => {}
-        }
-        sleep(RETRY_AFTER).await;
+        sleep(away).await;
     }
 }
 
-impl Player {
+impl<P: Mind> Player<P> {
+    fn draw(&self, range: std::ops::Range<u64>) -> u64 {
+        self.random.borrow_mut().random_range(range)
+    }
+
     /// Plays over one connection; returns why it ended.
-    async fn session(&self, client: &mut PlayerClient<SimStream>) -> ClientError {
+    async fn session(&self, client: &mut PlayerClient<SimStream>, edge: u32) -> End {
         let (epoch, attach) = (client.welcome().session_epoch, client.welcome().attach_number);
         let who = client_of(self.person, epoch);
-        trace_line!("{who} joined with attach {attach}, next command {}", client.next_seq());
-        let joined = if self.notes.client.replace(Some(who)) == Some(who) { &self.notes.resumed } else { &self.notes.sign_ins };
-        joined.set(joined.get() + 1);
+        trace_line!("{who} is at e{edge}, next command {}", client.next_seq());
+        let before = self.notes.client.replace(Some(who));
+        tell(&Fact::Joined { client: who, resumed: before == Some(who), attach });
+        let character = CharacterId(client.welcome().character_id);
+        tell(&Fact::Claimed { client: who, name: name_of(self.person), character });
+        tell(&Fact::GoesOn { client: who, next: CommandSeq(client.welcome().next_seq) });
+        let came_from = self.notes.edge.replace(edge);
+        if before == Some(who) {
+            self.notes.resumed.set(self.notes.resumed.get() + 1);
+            self.notes.moved.set(self.notes.moved.get() + u64::from(came_from != edge));
+        } else {
+            // Another session counts its commands anew.
+            self.sent.borrow_mut().clear();
+            self.notes.last_frame.set(None);
+            self.notes.sign_ins.set(self.notes.sign_ins.get() + 1);
+        }
+        // What the region has not applied is not known to it: these numbers are given out again.
+        self.sent.borrow_mut().retain(|seq, _| *seq < client.next_seq());
         let mut pulse = interval(Duration::from_millis(u64::from(INPUT_EVERY_MS)));
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let error = loop {
@@ -145,15 +212,48 @@ impl Player {
                 }
                 Some(Ok(Heard::Pong { .. })) => Ok(()),
                 Some(Err(error)) => Err(error),
+                None if self.wants_to_leave() => {
+                    self.leave(who, client).await;
+                    return End::Left;
+                }
                 None => self.act(client).await,
             };
-            self.notes.unacked.set(client.unacked());
+            self.notes.unacked.set(client.unacked().max(self.sent.borrow().len()));
             if let Err(error) = done {
                 break error;
             }
         };
-        trace_line!("{who} lost its connection: {error}");
-        error
+        tell(&Fact::Disconnected { client: who, reason: error.to_string() });
+        End::Lost(error)
+    }
+
+    fn wants_to_leave(&self) -> bool {
+        let stays = self.notes.stays.get() || self.notes.rests.get() || !self.habits.leaves;
+        !stays && self.random.borrow_mut().random_bool(LEAVES)
+    }
+
+    /// Says goodbye, and waits for the server to say it too.
+    async fn leave(&self, who: ClientId, client: &mut PlayerClient<SimStream>) {
+        trace_line!("{who} says goodbye");
+        let farewell = async {
+            if let Err(error) = client.goodbye().await {
+                return error;
+            }
+            loop {
+                match client.next().await {
+                    Ok(Heard::Frame(_)) => self.saw(who, client),
+                    Ok(Heard::Pong { .. }) => {}
+                    Err(error) => return error,
+                }
+            }
+        };
+        match timeout(FAREWELL_WITHIN, farewell).await {
+            Ok(error) if error.code() == Some(Code::Goodbye) => self.notes.goodbyes.set(self.notes.goodbyes.get() + 1),
+            Ok(error) => trace_line!("{who} left, perhaps: {error}"),
+            Err(_) => trace_line!("{who} left, perhaps: no farewell within {FAREWELL_WITHIN:?}"),
+        }
+        // What was not answered never will be.
+        self.notes.unacked.set(0);
     }
 
     /// A session lasts longer than any fault of a plan: nobody may have to sign in again.
@@ -186,39 +286,38 @@ impl Player {
     fn was_told(&self, client: ClientId, reply: &Reply) {
         let digest = digest(&reply.encode_to_vec());
         tell(&Fact::Replied { client, reply: ReplySeq(reply.reply_seq), digest });
-        let what = self.sent.borrow_mut().remove(&reply.command_seq);
-        if what != Some(action::GATHER) || reply.code != Code::Ok as u32 {
-            return;
+        if reply.command_seq != 0 {
+            tell(&Fact::Answered { client, command: CommandSeq(reply.command_seq) });
         }
-        match Gathered::decode(&*reply.body) {
-            Ok(gathered) => {
-                self.bag.borrow_mut().push(gathered.item);
-                self.notes.items.set(self.notes.items.get() + 1);
-                tell(&Fact::Given { client, item: ItemId(gathered.item) });
+        let code = self.sent.borrow_mut().remove(&reply.command_seq);
+        match self.mind.borrow_mut().told(code, reply) {
+            Ok(given) => {
+                for item in given {
+                    self.notes.items.set(self.notes.items.get() + 1);
+                    tell(&Fact::Given { client, item });
+                }
             }
-            Err(error) => oracle::report(Violation::new("replies-readable", format!("{client}: {error}"))),
+            Err(what) => oracle::report(Violation::new("replies-readable", format!("{client}: {what}"))),
         }
     }
 
-    /// Sends the next input: a step, and now and then an action.
+    /// Sends what the player does next: a step, and perhaps actions.
     async fn act(&self, client: &mut PlayerClient<SimStream>) -> Result<(), ClientError> {
         if self.notes.rests.get() {
             return client.flush().await;
         }
-        let (heading, at_ore) = self.heading(client);
-        let (z, x) = heading.sin_cos();
-        let speed = if at_ore { 0.0 } else { 1.0 };
-        let step = Move { x: x * speed, z: z * speed, yaw: (heading.rem_euclid(TAU) / TAU * 256.0) as u32 & 255 };
-        let action = self.next_action(at_ore);
+        let deeds = {
+            let mut random = self.random.borrow_mut();
+            self.mind.borrow_mut().act(&mut Moment { view: &client.view, now: interpose::now(), random: &mut random })
+        };
         // A full window is the sign of a region without an owner: nothing more is sent until it is served again.
-        match client.input(What::Move(step), INPUT_EVERY_MS) {
+        match client.input(What::Move(deeds.step), INPUT_EVERY_MS) {
             Ok(_) | Err(ClientError::Window) => {}
             Err(error) => return Err(error),
         }
-        if let Some(Action { code, .. }) = action
-            && let Some(action) = action_input(action)
-        {
-            match client.input(action, 0) {
+        for action in deeds.actions {
+            let code = action.code;
+            match client.input(What::Action(action), 0) {
                 Ok(seq) => {
                     self.sent.borrow_mut().insert(seq, code);
                 }
@@ -228,54 +327,4 @@ impl Player {
         }
         client.flush().await
     }
-
-    /// Where to walk, and whether ore is within reach. Whoever stands still without meaning to takes another way for a while.
-    fn heading(&self, client: &PlayerClient<SimStream>) -> (f32, bool) {
-        let own = client.view.own();
-        let ore = client.view.others().filter(|(_, other)| other.kind == kind::ORE);
-        let nearest = ore
-            .map(|(_, other)| {
-                let [x, _, z] = other.position();
-                (x - own.x, z - own.z)
-            })
-            .min_by(|a, b| a.0.hypot(a.1).total_cmp(&b.0.hypot(b.1)));
-        let now = Instant::now();
-        if let Some((dx, dz)) = nearest
-            && dx.hypot(dz) < 1.5
-        {
-            return (dz.atan2(dx), true);
-        }
-        if let Some((heading, until)) = self.heading.get()
-            && now < until
-        {
-            return (heading, false);
-        }
-        let (place, since) = self.stood_at.get();
-        if (own.x - place[0]).hypot(own.z - place[1]) > 0.3 || since.is_none() {
-            self.stood_at.set(([own.x, own.z], Some(now)));
-        } else if since.is_some_and(|since| now - since > Duration::from_millis(600)) || nearest.is_none() {
-            let detour = self.random.borrow_mut().random_range(0.0..TAU);
-            self.heading.set(Some((detour, now + Duration::from_millis(1_200))));
-            self.stood_at.set(([own.x, own.z], None));
-            return (detour, false);
-        }
-        (nearest.map_or(0.0, |(dx, dz)| dz.atan2(dx)), false)
-    }
-
-    fn next_action(&self, at_ore: bool) -> Option<Action> {
-        let mut random = self.random.borrow_mut();
-        if at_ore && random.random_bool(0.2) {
-            return Some(Action { code: action::GATHER, body: Gather {}.encode_to_vec().into() });
-        }
-        if random.random_bool(0.03)
-            && let Some(item) = self.bag.borrow_mut().pop()
-        {
-            return Some(Action { code: action::DROP, body: Drop { item }.encode_to_vec().into() });
-        }
-        random.random_bool(0.03).then(|| Action { code: action::PICK_UP, body: PickUp {}.encode_to_vec().into() })
-    }
-}
-
-fn action_input(action: Option<Action>) -> Option<What> {
-    action.map(What::Action)
 }

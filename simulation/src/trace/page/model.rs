@@ -226,7 +226,16 @@ impl Reading {
             Fact::CutTaken { .. } => {
                 self.model.cuts.push(Point { at, name: "cut".to_owned(), text: entry.text.clone() });
             }
-            Fact::Read { .. } | Fact::Replied { .. } | Fact::Given { .. } | Fact::Final(_) | Fact::Served { .. } => {}
+            Fact::Read { .. }
+            | Fact::Claimed { .. }
+            | Fact::GoesOn { .. }
+            | Fact::Quiet
+            | Fact::Stands { .. }
+            | Fact::Replied { .. }
+            | Fact::Answered { .. }
+            | Fact::Given { .. }
+            | Fact::Final(_)
+            | Fact::Served { .. } => {}
         }
     }
 
@@ -272,7 +281,9 @@ impl Watched {
     fn close(self, name: String, end: f64) -> Client {
         let least = ms(BLACKOUT);
         let ends = self.frames.iter().copied().skip(1).chain([end]);
-        let gaps = self.frames.iter().copied().zip(ends).filter(|(from, to)| to - from > least);
+        // Whoever left and came anew was not kept waiting.
+        let came_anew = |from: f64, to: f64| self.marks.iter().any(|m| m.name == "signed in" && from < m.at && m.at < to);
+        let gaps = self.frames.iter().copied().zip(ends).filter(|(from, to)| to - from > least && !came_anew(*from, *to));
         let blackouts = gaps.map(|(from, to)| Span {
             name: "blackout".to_owned(),
             lane: name.clone(),

@@ -1,0 +1,114 @@
+//! The phases of a run: everyone joins, the plan happens, it is quiet, and at a cut every replica tells what it holds.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use marchland_proto::cluster::InspectReply;
+use marchland_types::{CharacterId, CommandSeq, Incarnation, ItemId, LogIndex, NodeId, ReplicaId};
+
+use super::node::Stage;
+use super::player::{EPOCHS_MAX, Notes, client_of, name_of};
+use super::{LOAD_MS, REGION, SHARDS};
+use crate::director::Director;
+use crate::fact::{Fact, FinalState, tell};
+use crate::oracle::Violation;
+use crate::plan::Plan;
+use crate::world::World;
+
+/// Until then everyone must be in the world.
+const JOIN_WITHIN_MS: u64 = 15_000;
+/// In this time after the last fault everyone must be served again.
+const QUIET_MS: u64 = 5_000;
+/// Until then the last commands are answered, and every replica has told what it holds.
+const CONCLUDE_WITHIN_MS: u64 = 6_000;
+
+pub(super) fn drive(
+    world: &mut World,
+    plan: Plan,
+    stage: &Stage,
+    notes: &[Rc<Notes>],
+    fired: &mut BTreeMap<String, u64>,
+) -> Result<(), Violation> {
+    let all_in = || notes.iter().all(|n| n.frames.get() > 0);
+    until(world, JOIN_WITHIN_MS, all_in, || {
+        let out = notes.iter().filter(|n| n.frames.get() == 0).count();
+        Violation::new("served-at-start", format!("{out} players are not in the world after {JOIN_WITHIN_MS} ms"))
+    })?;
+
+    let mut director = Director::new(world, plan);
+    let loaded = director.run(world, LOAD_MS);
+    notes.iter().for_each(|n| n.stays.set(true));
+    if loaded.is_ok() {
+        director.calm(world);
+    }
+    fired.clone_from(director.fired());
+    loaded?;
+    let before: Vec<u64> = notes.iter().map(|n| n.frames.get()).collect();
+    director.run(world, LOAD_MS + QUIET_MS)?;
+
+    for (notes, before) in notes.iter().zip(before) {
+        let Some(client) = notes.client.get() else { continue };
+        tell(&Fact::Served { client, times: notes.frames.get() - before });
+        notes.rests.set(true);
+    }
+    stage.operator_rests.set(true);
+    let answered = || notes.iter().all(|n| n.unacked.get() == 0) && !stage.verifying.get();
+    until(world, CONCLUDE_WITHIN_MS, answered, || {
+        let unacked: Vec<usize> = notes.iter().map(|n| n.unacked.get()).collect();
+        let verifying = if stage.verifying.get() { ", and the operator for an answer," } else { "" };
+        Violation::new("commands-answered", format!("{unacked:?} commands wait{verifying} although it has long been quiet"))
+    })?;
+    stage.cut_wanted.set(true);
+    let told = || stage.finals.borrow().len() == SHARDS as usize;
+    until(world, CONCLUDE_WITHIN_MS, told, || {
+        let have: Vec<u32> = stage.finals.borrow().keys().copied().collect();
+        Violation::new("replicas-agree", format!("only nodes {have:?} reached the cut {:?}", stage.cut.get()))
+    })?;
+    for (node, held) in stage.finals.borrow().iter() {
+        tell(&Fact::Final(final_state(*node, held, notes.len() as u64)));
+    }
+    Ok(())
+}
+
+/// Runs until something holds, or is violated because it does not in time.
+fn until(
+    world: &mut World,
+    within_ms: u64,
+    holds: impl Fn() -> bool,
+    violated: impl FnOnce() -> Violation,
+) -> Result<(), Violation> {
+    let mut director = Director::new(world, Plan::default());
+    while !holds() {
+        let now_ms = director.elapsed_ms(world);
+        if now_ms >= within_ms {
+            return Err(violated());
+        }
+        director.run(world, now_ms + 10)?;
+    }
+    Ok(())
+}
+
+fn final_state(node: u32, held: &InspectReply, players: u64) -> FinalState {
+    let mut state = FinalState {
+        group: REGION,
+        replica: ReplicaId::new(NodeId(node), Incarnation(1)),
+        applied: LogIndex(held.index),
+        hash: held.state_hash,
+        items: held.items.iter().map(|item| ItemId(*item)).collect(),
+        items_expected: Some(held.items_minted - held.items_destroyed),
+        characters: held.characters.iter().map(|character| CharacterId(*character)).collect(),
+        ..FinalState::default()
+    };
+    for session in &held.sessions {
+        let Some(person) = (1..=players).find(|person| name_of(*person) == session.name) else { continue };
+        let client = client_of(person, session.epoch);
+        state.applied_up_to.insert(client, CommandSeq(session.applied_seq));
+        state.sessions.insert(client);
+        state.inventories.insert(client, session.items.iter().map(|item| ItemId(*item)).collect());
+        // Sessions that a newer one replaced are gone with their counters; what they gave is still there as items.
+        for epoch in 0..session.epoch.min(EPOCHS_MAX) {
+            state.applied_up_to.insert(client_of(person, epoch), CommandSeq(u64::MAX));
+        }
+    }
+    state
+}

@@ -1,0 +1,141 @@
+//! Every crash point of the code, with the roles in which a machine can meet it once players are in the world.
+//!
+//! Whoever leads a group of its own meets a point as `owner`, another node as `follower`. A point that only one of them passes is
+//! said so here, and a test compares the names with the code.
+
+use crate::point::Role;
+
+/// A crash point.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CrashPoint {
+    /// As in the code.
+    pub(super) name: &'static str,
+    /// Who can meet it.
+    pub(super) roles: &'static [Role],
+    /// Whether it is met rarely: then a hit is hoped for on whatever machine, and the first is taken.
+    pub(super) rare: bool,
+}
+
+const NODES: &[Role] = &[Role::Owner, Role::Follower];
+const OWNER: &[Role] = &[Role::Owner];
+const FOLLOWER: &[Role] = &[Role::Follower];
+const EDGE: &[Role] = &[Role::Edge];
+
+const fn often(name: &'static str, roles: &'static [Role]) -> CrashPoint {
+    CrashPoint { name, roles, rare: false }
+}
+
+const fn rarely(name: &'static str, roles: &'static [Role]) -> CrashPoint {
+    CrashPoint { name, roles, rare: true }
+}
+
+/// Every crash point.
+pub(super) const POINTS: &[CrashPoint] = &[
+    // The way of a command.
+    often("edge.before_uplink", EDGE),
+    often("edge.uplink_sent", EDGE),
+    // A stream's end is heard by a node after it has lost the region as well, but a tick is its owner's.
+    often("region.inputs_heard", OWNER),
+    often("region.tick_built", OWNER),
+    often("raft.append_submitted", NODES),
+    often("log.before_write", NODES),
+    often("log.written", NODES),
+    often("log.synced", NODES),
+    often("raft.applied", NODES),
+    often("region.applied", NODES),
+    often("region.reply_kept", NODES),
+    often("region.before_publish", OWNER),
+    often("region.published", OWNER),
+    often("edge.batch_heard", EDGE),
+    often("edge.before_frame", EDGE),
+    // Signing in, attaching, leaving.
+    rarely("edge.before_sign_in", EDGE),
+    rarely("edge.signed_in", EDGE),
+    rarely("edge.attach", EDGE),
+    rarely("edge.attached", EDGE),
+    rarely("edge.before_welcome", EDGE),
+    rarely("edge.detach", EDGE),
+    rarely("edge.owner_gone", EDGE),
+    rarely("region.attached", NODES),
+    rarely("directory.before_apply", NODES),
+    rarely("directory.before_store", NODES),
+    rarely("directory.stored", NODES),
+    rarely("pump.before_deliver", NODES),
+    rarely("region.messages_heard", OWNER),
+    rarely("pump.before_trim", NODES),
+    // Elections.
+    rarely("raft.vote_saved", NODES),
+    // The log's segments.
+    rarely("log.segment_rolled", NODES),
+    rarely("log.copy_forward", NODES),
+    rarely("log.before_delete", NODES),
+    // Checkpoints, and the keyed store.
+    rarely("raft.persist", NODES),
+    rarely("region.checkpoint_encoded", NODES),
+    rarely("checkpoint.written", NODES),
+    rarely("checkpoint.synced", NODES),
+    rarely("checkpoint.renamed", NODES),
+    rarely("checkpoint.durable", NODES),
+    rarely("raft.persisted", NODES),
+    rarely("region.cut", NODES),
+    rarely("keyed.before_apply", NODES),
+    rarely("keyed.applied", NODES),
+    rarely("keyed.persisted", NODES),
+    // A snapshot for whoever was away for too long: of the region its owner sends it; the directory's leader may be anyone.
+    rarely("raft.snapshot_begun", NODES),
+    rarely("raft.chunk_sent", NODES),
+    rarely("raft.chunk_received", FOLLOWER),
+    rarely("raft.snapshot_received", FOLLOWER),
+    rarely("raft.install", FOLLOWER),
+    rarely("region.snapshot_durable", FOLLOWER),
+    rarely("raft.installed", FOLLOWER),
+    rarely("directory.before_install", FOLLOWER),
+    rarely("keyed.filled", FOLLOWER),
+    rarely("keyed.switched", FOLLOWER),
+    rarely("directory.installed", FOLLOWER),
+];
+
+/// Points that nobody meets in this scenario once players are in the world: a node's folder is made when it first starts.
+#[cfg(test)]
+const BEFORE: [&str; 2] = ["folder.before_save", "folder.moving"];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Names in `point!("…")` of every source file below a folder.
+    fn collect(folder: &Path, names: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(folder).expect("the workspace's folders can be read") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                let skipped = ["target", ".git", "node_modules", "simulation"];
+                if !skipped.iter().any(|name| path.ends_with(name)) {
+                    collect(&path, names);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).expect("UTF-8");
+                let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+                for line in code {
+                    let mut rest = line;
+                    while let Some((_, after)) = rest.split_once("point!(\"") {
+                        let (name, end) = after.split_once('"').expect("a name ends");
+                        names.insert(name.to_owned());
+                        rest = end;
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_list_names_the_points_of_the_code_and_no_others() {
+        let mut found = BTreeSet::new();
+        collect(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace"), &mut found);
+        let listed = POINTS.iter().map(|point| point.name).chain(BEFORE);
+        assert_eq!(found, listed.map(str::to_owned).collect());
+        assert_eq!(POINTS.len() + BEFORE.len(), found.len(), "a name is listed twice");
+    }
+}

@@ -1,0 +1,19 @@
+//! A scenario on the world of a studio's game: the standard one in small, so that a test has many seeds in little time.
+
+use super::stack::{Variation, Weather, run_game};
+use super::{Scenario, nothing, standard};
+use crate::studio::Studio;
+
+const VARIATION: Variation =
+    Variation { edges: 2, players: 4, players_leave: true, verified: false, lying_disks: false, weather: Weather::of };
+
+/// The standard faults on a studio's game.
+pub(crate) fn of_studio<S: Studio>() -> Scenario {
+    Scenario {
+        name: S::NAME,
+        purpose: S::PURPOSE,
+        draw: standard::draw,
+        run: |seed, plan, outcome| run_game::<S>(seed, plan, outcome, &VARIATION),
+        expects: nothing,
+    }
+}
