@@ -7,7 +7,8 @@
 //! - [`components`]: what the rules remember about entities;
 //! - [`map`]: content drawn in a designer's tool, compiled into the binary;
 //! - `schema/`: what clients send and are told;
-//! - `tests/restore_midway.rs`: the test that every game must pass.
+//! - `tests/restore_midway.rs`: the test that every game must pass;
+//! - `tests/simulated/`: the game on a failing cluster, with what must always hold of it.
 //!
 //! Rules are functions of the state. They must not look at a clock, draw random numbers of their own, read files or iterate
 //! over a `HashMap`: three replicas run them and must agree to the bit. `clippy.toml` forbids the usual ways out.
