@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use marchland_region_core::{
-    Action, ActionName, BadParameters, CharacterId, Context, EntityId, Entrance, Game, Letter, Order, Refusal, Registry, Spawn,
-    Timer, World,
+    Action, ActionName, BadParameters, CharacterId, Code, Context, EntityId, Entrance, Game, Letter, Order, Refusal, Registry,
+    Spawn, Timer, World,
 };
 use marchland_server::served::Served;
 
@@ -60,6 +60,14 @@ impl<G: Game> Game for Watched<G> {
 
     fn actions(&self) -> &'static [ActionName] {
         self.game.actions()
+    }
+
+    fn describe(&self, action: Action<'_>) -> Option<String> {
+        self.game.describe(action)
+    }
+
+    fn describe_answer(&self, action: u32, code: Code, body: &[u8]) -> Option<String> {
+        self.game.describe_answer(action, code, body)
     }
 
     fn ground(&self, parameters: &[u8]) -> Result<G::Ground, BadParameters> {
