@@ -6,8 +6,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use marchland_proto::cluster::{InspectReply, StatusReply, TakeCutReply};
-use marchland_types::{CutNumber, GroupId};
+use marchland_proto::cluster::{InspectReply, SkipEntryReply, StatusReply, TakeCutReply};
+use marchland_types::{CutNumber, GroupId, LogIndex};
 use serde::Serialize;
 
 /// An answer that is on its way.
@@ -44,6 +44,10 @@ pub trait AdminBackend: Send + Sync + 'static {
 
     /// What this node's replica of `group` looked like at `cut`; cut 0 is now.
     fn inspect(&self, group: GroupId, cut: CutNumber) -> Answer<'_, InspectReply>;
+
+    /// Has a region that halts at entry `index` go on without it; this node must lead its group. Answered when the region went on here.
+    /// The reply's code is a [`marchland_proto::codes::Code`].
+    fn skip_entry(&self, group: GroupId, index: LogIndex, reason: &str, actor: &str) -> Answer<'_, SkipEntryReply>;
 
     /// Whether the node serves players; otherwise why not.
     fn ready(&self) -> Result<(), String>;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use marchland_proto::cluster::admin_client::AdminClient as Grpc;
-use marchland_proto::cluster::{InspectReply, InspectRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest};
+use marchland_proto::cluster::{
+    InspectReply, InspectRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+};
 use marchland_proto::net::{CALL_TIMEOUT, ClusterClient, ClusterSecurity, SecurityError, TlsFiles, Transport, cluster_channel};
 use marchland_types::{CutNumber, GroupId};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use crate::status::NodeView;
 
 /// Longest time for one node to say how it is.
 const STATUS_WITHIN: Duration = CALL_TIMEOUT;
+/// Longest time for a region to go on: the node itself gives it 10 s to restore its state.
+const SKIP_WITHIN: Duration = Duration::from_secs(15);
 
 /// Why the nodes can not be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -166,6 +170,12 @@ impl AdminNode {
         self.within(CALL_TIMEOUT, self.grpc.clone().inspect(request)).await
     }
 
+    /// Has a region whose group it leads go on without an entry. The outcome of a call without an answer is unknown.
+    pub async fn skip_entry(&self, request: SkipEntryRequest) -> Result<SkipEntryReply, CallError> {
+        let request = self.request(request);
+        self.within(SKIP_WITHIN, self.grpc.clone().skip_entry(request)).await
+    }
+
     fn request<M>(&self, message: M) -> Request<M> {
         let mut request = Request::new(message);
         request.metadata_mut().insert("authorization", self.bearer.clone());
@@ -224,7 +234,9 @@ impl ClusterView {
     #[must_use]
     pub fn healthy(&self) -> bool {
         self.nodes.iter().all(|node| {
-            node.status.as_ref().is_some_and(|s| s.ready && s.groups.iter().all(|g| g.fault.is_empty() && !g.diverged))
+            node.status
+                .as_ref()
+                .is_some_and(|s| s.ready && s.groups.iter().all(|g| g.fault.is_empty() && !g.diverged && g.halted_index == 0))
         })
     }
 }

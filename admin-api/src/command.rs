@@ -11,9 +11,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use marchland_proto::net::{ClusterSecurity, TlsFiles, TokioTransport};
+use marchland_types::{LogIndex, RegionId};
 use serde::Serialize;
 
 use crate::client::{AdminCluster, AdminEndpoint, ClusterView, EndpointError, NodeAnswer, cluster_status};
+use crate::skip::{SkipError, Skipped, skip_entry};
 use crate::verify::{VerifyError, VerifyReport, verify};
 
 /// Why a command could not say anything. Exit code 1.
@@ -22,6 +24,9 @@ pub enum CommandError {
     /// The nodes can not be asked.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
+    /// The region did not go on.
+    #[error("not skipped: {0}")]
+    Skip(#[from] SkipError),
     /// There is no verdict.
     #[error("could not verify: {0}")]
     Verify(#[from] VerifyError),
@@ -75,6 +80,32 @@ enum AdminCommand {
     Cluster {
         #[command(subcommand)]
         command: ClusterCommand,
+    },
+    /// One region.
+    Region {
+        #[command(subcommand)]
+        command: RegionCommand,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum RegionCommand {
+    /// Have a region that halts at an entry go on without it. What the entry brought has no effect: commands are answered `Internal`,
+    /// messages are set aside. It can not be taken back.
+    #[command(
+        after_help = "Example:\n  marchland admin --ready-file r.json region skip-entry --region 1 --index 4711 --reason 'panics'\n\n\
+        Which entry it is, `cluster status` says. Exit code 0: skipped, and the region went on. 1: not skipped, or it is not known."
+    )]
+    SkipEntry {
+        /// The region's number.
+        #[arg(long)]
+        region: u32,
+        /// The entry at which it halts.
+        #[arg(long)]
+        index: u64,
+        /// Why, for the audit; at most 256 bytes are kept.
+        #[arg(long, default_value = "")]
+        reason: String,
     },
 }
 
@@ -143,10 +174,19 @@ impl VerifyArgs {
 impl AdminArgs {
     /// Runs the command and prints its answer.
     pub async fn run(&self, out: &mut impl Write) -> Result<Outcome, CommandError> {
-        let AdminCommand::Cluster { command: ClusterCommand::Status } = &self.command;
-        let view = cluster_status(&self.endpoint.connect()?).await;
-        put(out, self.json, &view, overview)?;
-        Ok(if view.healthy() { Outcome::Well } else { Outcome::Wrong })
+        let cluster = self.endpoint.connect()?;
+        match &self.command {
+            AdminCommand::Cluster { command: ClusterCommand::Status } => {
+                let view = cluster_status(&cluster).await;
+                put(out, self.json, &view, overview)?;
+                Ok(if view.healthy() { Outcome::Well } else { Outcome::Wrong })
+            }
+            AdminCommand::Region { command: RegionCommand::SkipEntry { region, index, reason } } => {
+                let skipped = skip_entry(&cluster, RegionId(*region), LogIndex(*index), reason).await?;
+                put(out, self.json, &skipped, told)?;
+                Ok(Outcome::Well)
+            }
+        }
     }
 }
 
@@ -158,6 +198,12 @@ fn put<T: Serialize>(out: &mut impl Write, json: bool, answer: &T, people: fn(&T
         out.write_all(people(answer).as_bytes())?;
     }
     out.flush()
+}
+
+/// A skipped entry for people.
+fn told(skipped: &Skipped) -> String {
+    let Skipped { group, index, order_index, tick, node } = skipped;
+    format!("{group} skipped entry {index} by the order in entry {order_index}, and is at tick {tick} (node {node})\n")
 }
 
 fn table(head: &[&str]) -> Table {
@@ -225,6 +271,15 @@ fn overview(view: &ClusterView) -> String {
             remarks.extend(group.owner.then_some("owner"));
             remarks.extend(group.diverged.then_some("DIVERGED"));
             remarks.extend((!group.fault.is_empty()).then_some(group.fault.as_str()));
+            let halted = format!("HALTED at entry {}: {}", group.halted_index, group.halted_because);
+            remarks.extend((group.halted_index != 0).then_some(halted.as_str()));
+            let counts = [
+                (group.panics, "panics of rules"),
+                (group.dead_letters, "set aside"),
+                (group.skipped_entries, "entries skipped"),
+            ];
+            let counts: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+            remarks.extend(counts.iter().map(String::as_str));
             groups.add_row([
                 &group.group,
                 &group.replica,
@@ -262,6 +317,8 @@ mod tests {
         assert!(parses(
             "x admin --endpoint a:1 --endpoint b:1 --authority a --certificate b --key c --token-file d cluster status"
         ));
+        assert!(parses("x admin --ready-file r.json region skip-entry --region 1 --index 7 --json"));
+        assert!(!parses("x admin --ready-file r.json region skip-entry --region 1"));
         assert!(!parses("x verify"));
         assert!(!parses("x verify --endpoint a:1"));
         assert!(!parses("x verify --ready-file r.json --timeout-s 0"));

@@ -7,13 +7,14 @@
 //! - [`verify`]: whether replicas agree and no item is missing or doubled; [`verify::judge`] is pure.
 //! - [`command`]: arguments and output of `marchland verify` and `marchland admin`.
 //!
-//! Nothing in this crate changes a region: a cut is the only thing that it asks a group to commit.
+//! Nothing in this crate changes a region: cuts, and orders to skip an entry, are all that it asks a group to commit.
 
 mod backend;
 pub mod client;
 pub mod command;
 pub mod http;
 mod service;
+pub mod skip;
 pub mod status;
 mod token;
 pub mod verify;

@@ -6,10 +6,12 @@
 use std::sync::Arc;
 
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
-use marchland_proto::cluster::{InspectReply, InspectRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest};
+use marchland_proto::cluster::{
+    InspectReply, InspectRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+};
 use marchland_proto::net::{Role, peer_of};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
-use marchland_types::{CutNumber, GroupId};
+use marchland_types::{CutNumber, GroupId, LogIndex};
 use tonic::{Request, Response, Status};
 
 use crate::{AdminBackend, AdminToken};
@@ -73,5 +75,15 @@ impl Admin for AdminService {
         self.admit(&request)?;
         let InspectRequest { group, cut } = request.into_inner();
         Ok(Response::new(self.backend.inspect(GroupId(group), CutNumber(cut)).await))
+    }
+
+    async fn skip_entry(&self, request: Request<SkipEntryRequest>) -> Result<Response<SkipEntryReply>, Status> {
+        self.admit(&request)?;
+        let peer = peer_of(&request)?.to_string();
+        let SkipEntryRequest { group, index, reason } = request.into_inner();
+        let group = GroupId(group);
+        let reply = self.backend.skip_entry(group, LogIndex(index), &reason, &peer).await;
+        tracing::warn!(%peer, %group, entry = index, why = reason, code = reply.code, said = reply.reason, "audit: skip-entry");
+        Ok(Response::new(reply))
     }
 }

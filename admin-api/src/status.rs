@@ -20,6 +20,8 @@ pub struct NodeView {
     /// Why it does not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub not_ready_because: String,
+    /// How often rot was found in what is stored, since the process started.
+    pub rot_found: u64,
     /// The replicas on it.
     pub groups: Vec<ReplicaView>,
 }
@@ -31,7 +33,7 @@ pub struct ReplicaView {
     pub group: String,
     /// This replica, `node.incarnation`.
     pub replica: String,
-    /// `leader`, `follower`, `candidate`, `learner` or `stopped`.
+    /// `leader`, `follower`, `candidate`, `learner`, `stopped`, or `rebuilding` while it is given another state.
     pub role: String,
     /// Its term.
     pub term: u64,
@@ -64,6 +66,35 @@ pub struct ReplicaView {
     pub fault: String,
     /// Whether its state was found to differ from the majority's.
     pub diverged: bool,
+    /// The entry that it can not apply, and at which the region halts; 0 when there is none.
+    pub halted_index: u64,
+    /// Why it can not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub halted_because: String,
+    /// Handlers of the game that panicked, in the region's life; each had no effect.
+    pub panics: u64,
+    /// Messages, orders and timers that were taken and had no effect, in the region's life.
+    pub dead_letters: u64,
+    /// Entries that were skipped, in the region's life.
+    pub skipped_entries: u64,
+    /// The last one of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_skipped: Option<SkippedView>,
+    /// Entries that took too long on this node since it started.
+    pub step_overruns: u64,
+}
+
+/// An entry that was skipped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SkippedView {
+    /// Which.
+    pub index: u64,
+    /// The number that stands in for its tick.
+    pub tick: u64,
+    /// Why.
+    pub reason: String,
+    /// Who ordered it.
+    pub by: String,
 }
 
 impl From<&StatusReply> for NodeView {
@@ -75,6 +106,7 @@ impl From<&StatusReply> for NodeView {
             clients: reply.clients,
             ready: reply.ready,
             not_ready_because: reply.not_ready_because.clone(),
+            rot_found: reply.rot_found,
             groups: reply.groups.iter().map(ReplicaView::from).collect(),
         }
     }
@@ -102,6 +134,18 @@ impl From<&GroupStatus> for ReplicaView {
             owner: group.owner,
             fault: group.fault.clone(),
             diverged: group.diverged,
+            halted_index: group.halted_index,
+            halted_because: group.halted_because.clone(),
+            panics: group.panics,
+            dead_letters: group.dead_letters,
+            skipped_entries: group.skipped_entries,
+            last_skipped: (group.last_skipped_index != 0).then(|| SkippedView {
+                index: group.last_skipped_index,
+                tick: group.last_skipped_tick,
+                reason: group.last_skipped_reason.clone(),
+                by: group.last_skipped_by.clone(),
+            }),
+            step_overruns: group.step_overruns,
         }
     }
 }

@@ -84,6 +84,12 @@ impl Binary {
         Ok(Self(path))
     }
 
+    /// One that no setting replaces.
+    pub fn at(path: &str) -> anyhow::Result<Self> {
+        ensure!(Path::new(path).is_file(), "{path} is not there");
+        Ok(Self(PathBuf::from(path)))
+    }
+
     /// A call of it, without input.
     #[must_use]
     pub fn command(&self) -> Command {

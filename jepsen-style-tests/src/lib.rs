@@ -7,11 +7,13 @@
 //! - [`checker`]: pure; says what a history and the state at the end contradict. A run in which some operation never
 //!   succeeded has shown nothing and fails.
 //! - [`plant`]: damages a stored state on purpose, so that the finding of it can be shown.
+//! - [`broken`]: what makes the rules of the server `broken-rules/main.rs` fail.
 //! - [`power`]: power cuts, where the machine allows them. What it does not allow is reported as skipped, never as passed.
 //! - [`web`]: just enough HTTP to ask a node's pages.
 //!
 //! The tests themselves are in `tests/real`, with a runner of their own that can say "skipped".
 
+pub mod broken;
 pub mod checker;
 pub mod cluster;
 pub mod history;

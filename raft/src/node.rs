@@ -9,7 +9,7 @@ use marchland_types::{GroupId, LogIndex, ReplicaId, planted};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 
-use crate::api::{Machine, MachineFault};
+use crate::api::{Machine, MachineFault, Snapshot};
 use crate::group::{Group, GroupInner};
 use crate::link::{LinkError, connector};
 use crate::log_store::{AnyLog, FatalCell, LogStore, reconcile};
@@ -239,6 +239,34 @@ impl RaftNode {
         self.finish(id, opened).await
     }
 
+    /// Opens a group that is closed here with a peer's state instead of its own, while log and vote stay: for a replica whose state is
+    /// not the majority's. `discard` puts the old state aside; it is called when the new one has arrived.
+    pub async fn replace_state(
+        &self,
+        id: GroupId,
+        machine: Arc<dyn Machine>,
+        peers: &[ReplicaId],
+        discard: impl FnOnce() -> Result<(), MachineFault>,
+    ) -> Result<Group, OpenError> {
+        self.enter(id)?;
+        let purged = self.0.log.state(id).purged.map_or(LogIndex(0), |purged| purged.index);
+        let opened = match self.fetch_any(id, peers, purged).await {
+            Ok((peer, snapshot)) => {
+                tracing::warn!(group = %id, %peer, at = ?snapshot.applied.position, "state replaced by a peer's");
+                let installed = match discard() {
+                    Ok(()) => machine.install(snapshot).await,
+                    Err(fault) => Err(fault),
+                };
+                match installed {
+                    Ok(()) => self.0.open(id, machine).await,
+                    Err(fault) => Err(fault.into()),
+                }
+            }
+            Err(error) => Err(error),
+        };
+        self.finish(id, opened).await
+    }
+
     async fn refill(
         &self,
         id: GroupId,
@@ -246,12 +274,18 @@ impl RaftNode {
         peers: &[ReplicaId],
         purged: LogIndex,
     ) -> Result<(), OpenError> {
+        let (peer, snapshot) = self.fetch_any(id, peers, purged).await?;
+        tracing::warn!(group = %id, %peer, at = ?snapshot.applied.position, "state rebuilt from a peer");
+        Ok(machine.install(snapshot).await?)
+    }
+
+    /// The first snapshot that is not older than what is left of the log.
+    async fn fetch_any(&self, id: GroupId, peers: &[ReplicaId], purged: LogIndex) -> Result<(ReplicaId, Snapshot), OpenError> {
         let mut reason = "there are no peers".to_owned();
-        for peer in peers.iter().filter(|peer| **peer != self.0.me()) {
+        for peer in peers.iter().filter(|peer| peer.node() != self.0.me().node()) {
             match self.fetch(id, *peer).await {
                 Ok(snapshot) if snapshot.applied.position.is_some_and(|p| p.index >= purged) => {
-                    tracing::warn!(group = %id, %peer, at = ?snapshot.applied.position, "state rebuilt from a peer");
-                    return Ok(machine.install(snapshot).await?);
+                    return Ok((*peer, snapshot));
                 }
                 Ok(snapshot) => {
                     reason = format!("replica {peer} is at {:?}, {purged} is needed", snapshot.applied.position);
@@ -262,7 +296,7 @@ impl RaftNode {
         Err(OpenError::NoSnapshot { group: id, reason })
     }
 
-    async fn fetch(&self, id: GroupId, peer: ReplicaId) -> Result<crate::api::Snapshot, LinkError> {
+    async fn fetch(&self, id: GroupId, peer: ReplicaId) -> Result<Snapshot, LinkError> {
         let channel = self.0.links.snapshot_channel(peer)?;
         let limits = self.0.limits();
         snapshots::fetch(channel, id, self.0.me(), peer, self.0.timings(), limits.snapshot_bytes).await

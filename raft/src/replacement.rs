@@ -110,6 +110,7 @@ mod tests {
             learners: ids(learners),
             matched: voters.iter().chain(learners).map(|(id, at)| (*id, at.map(LogIndex))).collect(),
             fault: None,
+            halted: None,
         }
     }
 

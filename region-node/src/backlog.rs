@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use marchland_proto::storage::{AdminOrder, AttachOrder, ChannelAck, ChannelMessage, DetachOrder, SessionInputs, TickEntry};
-use marchland_types::limits::{INPUTS_PER_TICK_MAX, LOG_ENTRY_MAX_BYTES};
 use marchland_types::level;
+use marchland_types::limits::{INPUTS_PER_TICK_MAX, LOG_ENTRY_MAX_BYTES};
 use prost::Message;
 
 /// Above this many waiting inputs, readers pause. Half of what one tick may carry, so that a burst still fits.

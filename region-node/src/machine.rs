@@ -3,27 +3,32 @@
 //! Every call becomes a job on the region's executor, so that the state is touched by one thread at a time and the
 //! calling task never blocks on it. Checkpoints are encoded and written in the background, from a copy-on-write view.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_proto::cluster::{EdgeToRegion, InspectReply, NodeToEdge};
 use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, CheckpointHeader, Genesis};
-use marchland_raft::{Applied, BoxFuture, Entry, Machine, MachineFault, Role, Snapshot, SnapshotBody};
-use marchland_region_core::{Game, Region, RegionView};
+use marchland_raft::{Applied, BoxFuture, Entry, Halt, Machine, MachineFault, Role, Snapshot, SnapshotBody};
+use marchland_region_core::{Game, Region, RegionView, skipped_by};
 use marchland_storage::checkpoint::{CheckpointHeader as StoredHeader, CheckpointInfo, Checkpoints};
 use marchland_storage::disk::Disk;
 use marchland_types::limits::SNAPSHOT_CHUNK_BYTES;
 use marchland_types::seam::Clock;
-use marchland_types::{CutNumber, GroupId, RegionId, ReplicaId, point};
+use marchland_types::{CutNumber, GroupId, LogIndex, RegionId, ReplicaId, Tick, point};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::arrivals::{Arrival, Arrivals};
+use crate::arrivals::Arrival;
 use crate::backlog::BacklogGauge;
+use crate::doubt::Suspicion;
 use crate::executor::Executor;
-use crate::port::{DeliverOutcome, EdgeId, RegionFacts, RegionPort};
-use crate::replica::{Ownership, Replica};
+use crate::outlets::{Outlets, Ownership};
+use crate::port::{Compared, DeliverOutcome, EdgeId, RegionFacts, RegionPort};
+use crate::replica::{Replica, ReplicaOptions, Stop};
+use crate::slot::Slot;
+use crate::watchdog::{self, StepBudget};
 
 /// Format of a region's checkpoint header.
 const CHECKPOINT_FORMAT: u32 = 1;
@@ -52,50 +57,61 @@ pub struct RegionMachineOptions<G, D: Disk, X, C> {
     pub clock: C,
     /// Text that tells builds apart, for checkpoint headers.
     pub build: String,
+    /// How long rules may take.
+    pub budget: StepBudget,
 }
 
 /// A region's replica on this node.
 pub struct RegionMachine<G: Game, D: Disk, X: Executor> {
     group: GroupId,
     region: RegionId,
-    replica: Arc<Mutex<Replica<G>>>,
+    slot: Mutex<Arc<Slot<G>>>,
     checkpoints: Checkpoints<D>,
     executor: X,
-    ownership: watch::Receiver<Ownership>,
-    roles: watch::Receiver<Role>,
-    posted: watch::Receiver<u64>,
-    facts: watch::Receiver<RegionFacts>,
-    backlog: BacklogGauge,
-    arrivals: Arrivals,
+    outlets: Outlets,
+    options: ReplicaOptions,
     game: Arc<G>,
     build: String,
+    budget: StepBudget,
+    /// Streams of edges, for a replica that takes another one's place. As many as the service lets in.
+    edges: Mutex<BTreeMap<EdgeId, mpsc::Sender<NodeToEdge>>>,
+    /// The entry that the last call could not apply.
+    halted: Mutex<Option<Halted>>,
+}
+
+struct Halted {
+    halt: Halt,
+    /// Tells when a rule that was given up has returned after all.
+    returned: Option<watch::Receiver<bool>>,
 }
 
 impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
     /// A replica that has nothing yet: [`Machine::restored`] loads its newest checkpoint.
     pub fn new<C: Clock>(options: RegionMachineOptions<G, D, X, C>) -> Self {
         let clock = options.clock;
-        let now: Box<dyn Fn() -> (Duration, u64) + Send> = Box::new(move || (clock.monotonic(), clock.wall_ms()));
-        let replica = Replica::new(
-            (options.group, options.region, options.replica),
-            Region::new(options.game.clone()),
-            options.genesis,
-            now,
-        );
+        let outlets = Outlets::default();
+        let replica_options = ReplicaOptions {
+            group: options.group,
+            region: options.region,
+            me: options.replica,
+            genesis: options.genesis,
+            now: Arc::new(move || (clock.monotonic(), clock.wall_ms())),
+            step: options.budget.step,
+        };
+        let replica = Replica::new(replica_options.clone(), Region::new(options.game.clone()), outlets.clone());
         Self {
             group: options.group,
             region: options.region,
-            ownership: replica.ownership(),
-            roles: replica.roles(),
-            posted: replica.posted(),
-            facts: replica.facts(),
-            backlog: replica.gauge(),
-            arrivals: replica.arrivals(),
-            replica: Arc::new(Mutex::new(replica)),
+            slot: Mutex::new(Slot::new(replica)),
             checkpoints: options.checkpoints,
             executor: options.executor,
+            outlets,
+            options: replica_options,
             game: options.game,
             build: options.build,
+            budget: options.budget,
+            edges: Mutex::default(),
+            halted: Mutex::default(),
         }
     }
 
@@ -106,22 +122,42 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
 
     /// Whether this replica owns the region, as it changes.
     pub fn ownership(&self) -> watch::Receiver<Ownership> {
-        self.ownership.clone()
+        self.outlets.ownership.subscribe()
     }
 
     /// This replica's part in its group, as it changes.
     pub fn roles(&self) -> watch::Receiver<Role> {
-        self.roles.clone()
+        self.outlets.roles.subscribe()
     }
 
     /// Changes when messages were posted to other groups, or trimmed.
     pub fn posted(&self) -> watch::Receiver<u64> {
-        self.posted.clone()
+        self.outlets.posted.subscribe()
     }
 
     /// The entry of the next tick; `None` when this replica does not own the region.
     pub async fn next_tick(&self) -> Option<Bytes> {
         self.run(Replica::next_tick).await.ok().flatten()
+    }
+
+    /// What is doubted about its state, as it changes.
+    pub fn doubts(&self) -> watch::Receiver<Option<Suspicion>> {
+        self.outlets.doubt.raised()
+    }
+
+    /// The majority has judged this replica's state. One that is not sound owns nothing until it has another.
+    pub async fn judged(&self, sound: bool) -> Result<(), MachineFault> {
+        self.run(move |replica| replica.judged(sound)).await
+    }
+
+    /// The group was closed on this node and is about to be opened anew.
+    pub async fn reopen(&self) -> Result<(), MachineFault> {
+        self.run(Replica::reopen).await
+    }
+
+    /// Puts the checkpoints aside, under names that say why: nothing is restored from them any more, and nothing deletes them.
+    pub fn set_checkpoints_aside(&self, why: &str) -> Result<(), MachineFault> {
+        self.checkpoints.set_aside(self.group, why).map_err(|e| self.fault(e))
     }
 
     /// Inputs that were taken may be lost: edges and other groups send theirs again.
@@ -138,13 +174,22 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
         &self,
         job: impl FnOnce(&mut Replica<G>) -> T + Send + 'static,
     ) -> BoxFuture<'static, Result<T, MachineFault>> {
+        self.run_in(self.slot(), job)
+    }
+
+    fn run_in<T: Send + 'static>(
+        &self,
+        slot: Arc<Slot<G>>,
+        job: impl FnOnce(&mut Replica<G>) -> T + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, MachineFault>> {
         let (done, result) = oneshot::channel();
-        let replica = self.replica.clone();
         let submitted = self.executor.submit(
             self.group,
             Box::new(move || {
-                // The caller may have gone: then nobody wants the result.
-                let _ = done.send(job(&mut lock(&replica)));
+                slot.run(Box::new(move |replica| {
+                    // The caller may have gone: then nobody wants the result.
+                    let _ = done.send(job(replica));
+                }));
             }),
         );
         let group = self.group;
@@ -156,10 +201,27 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
 
     /// Queues a job whose result nobody waits for.
     fn post(&self, job: impl FnOnce(&mut Replica<G>) + Send + 'static) {
-        let replica = self.replica.clone();
-        if let Err(error) = self.executor.submit(self.group, Box::new(move || job(&mut lock(&replica)))) {
+        let slot = self.slot();
+        if let Err(error) = self.executor.submit(self.group, Box::new(move || slot.run(Box::new(job)))) {
             tracing::error!(group = %self.group, %error, "a region's worker takes no work; its input is dropped");
         }
+    }
+
+    fn slot(&self) -> Arc<Slot<G>> {
+        lock(&self.slot).clone()
+    }
+
+    /// Leaves the replica to the thread that does not return from it, and puts another one in its place, without a state.
+    fn give_up(&self, slot: &Slot<G>, halt: Halt) {
+        let returned = slot.abandon();
+        let mut fresh = Replica::new(self.options.clone(), Region::new(self.game.clone()), self.outlets.clone());
+        for (edge, out) in lock(&self.edges).iter() {
+            fresh.edge_joined(*edge, out.clone());
+        }
+        fresh.halt(halt.index);
+        *lock(&self.slot) = Slot::new(fresh);
+        self.executor.leave_behind(self.group);
+        *lock(&self.halted) = Some(Halted { halt, returned: Some(returned) });
     }
 
     /// Encodes a view and makes it durable.
@@ -180,9 +242,9 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
     }
 }
 
-fn lock<G: Game>(replica: &Mutex<Replica<G>>) -> MutexGuard<'_, Replica<G>> {
-    // A job that panicked dropped its answer channel, which stops the group; whoever still looks sees the last state.
-    replica.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing is done under these locks but taking and putting.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn encode_and_write<G: Game, D: Disk>(
@@ -244,8 +306,13 @@ impl SnapshotBody for MemoryBody {
 impl<G: Game, D: Disk, X: Executor> Machine for RegionMachine<G, D, X> {
     fn restored(&self) -> BoxFuture<'_, Result<Applied, MachineFault>> {
         Box::pin(async move {
+            let halted = lock(&self.halted).take();
+            if let Some(halted) = halted {
+                let region = Region::new(self.game.clone());
+                self.run(move |replica| replica.reset(region, halted.halt.index)).await?;
+            }
             let candidates = self.checkpoints.candidates(self.group).map_err(|e| self.fault(e))?;
-            let mut errors = Vec::new();
+            let mut damaged = false;
             for candidate in candidates {
                 match load(&self.checkpoints, &candidate, self.game.clone()) {
                     Ok((stored, region)) => {
@@ -256,20 +323,66 @@ impl<G: Game, D: Disk, X: Executor> Machine for RegionMachine<G, D, X> {
                     }
                     Err(error) => {
                         tracing::error!(group = %self.group, %error, "checkpoint is not usable; trying the one before");
-                        errors.push(error);
+                        damaged = true;
                     }
                 }
             }
-            match errors.is_empty() {
-                true => Ok(Applied::default()),
-                false => Err(self.fault(format!("no checkpoint is usable: {}", errors.join("; ")))),
+            if damaged {
+                // From the log, if all of it is there; else raft asks a peer before the group takes part.
+                tracing::error!(group = %self.group, "no checkpoint is usable: they are set aside, and the state is rebuilt");
+                self.set_checkpoints_aside("unusable")?;
             }
+            Ok(Applied::default())
         })
     }
 
     fn apply(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<Vec<Bytes>, MachineFault>> {
-        let result = self.run(move |replica| replica.apply(entries));
+        let slot = self.slot();
+        let result = self.run_in(slot.clone(), move |replica| replica.apply(entries));
+        Box::pin(async move {
+            let slow = || self.executor.replace(self.group);
+            let halt = match watchdog::watch(self.group, self.budget, &slot.doing, slow, result).await {
+                Ok(applied) => match applied? {
+                    Ok(answers) => return Ok(answers),
+                    Err(Stop::Fault(fault)) => return Err(fault),
+                    Err(Stop::Halt(halt)) => {
+                        *lock(&self.halted) = Some(Halted { halt: halt.clone(), returned: None });
+                        halt
+                    }
+                },
+                Err(halt) => {
+                    self.give_up(&slot, halt.clone());
+                    halt
+                }
+            };
+            Err(self.fault(format!("entry {}: {}", halt.index, halt.reason)))
+        })
+    }
+
+    fn halted(&self) -> Option<Halt> {
+        lock(&self.halted).as_ref().map(|halted| halted.halt.clone())
+    }
+
+    fn skips(&self, command: &[u8]) -> Option<LogIndex> {
+        skipped_by(command)
+    }
+
+    fn skip(&self, _group: GroupId, entry: Entry) -> BoxFuture<'_, Result<Bytes, MachineFault>> {
+        let result = self.run(move |replica| replica.skip(entry));
         Box::pin(async move { result.await? })
+    }
+
+    fn recovered(&self) -> BoxFuture<'static, ()> {
+        let returned = lock(&self.halted).as_ref().and_then(|halted| halted.returned.clone());
+        Box::pin(async move {
+            if let Some(mut returned) = returned
+                && returned.wait_for(|returned| *returned).await.is_ok()
+            {
+                return;
+            }
+            // It panicked: it would do so again.
+            std::future::pending().await
+        })
     }
 
     fn persist(&self) -> BoxFuture<'_, Result<Applied, MachineFault>> {
@@ -315,7 +428,8 @@ impl<G: Game, D: Disk, X: Executor> Machine for RegionMachine<G, D, X> {
             // Durable before it counts: raft forgets the log below it.
             self.write_checkpoint(region.view(), applied.clone()).await?;
             point!("region.snapshot_durable");
-            self.run(move |replica| replica.install(region, applied)).await
+            *lock(&self.halted) = None;
+            self.run(move |replica| replica.supersede(region, applied)).await
         })
     }
 
@@ -334,23 +448,25 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
     }
 
     fn backlog(&self) -> BacklogGauge {
-        self.backlog.clone()
+        self.outlets.gauge.clone()
     }
 
     fn edge_joined(self: Arc<Self>, edge: EdgeId, out: mpsc::Sender<NodeToEdge>) {
-        self.arrivals.push(edge, Arrival::Joined(out));
+        lock(&self.edges).insert(edge, out.clone());
+        self.outlets.arrivals.push(edge, Arrival::Joined(out));
         self.post(Replica::look_at_arrivals);
     }
 
     fn edge_left(self: Arc<Self>, edge: EdgeId) {
-        self.arrivals.push(edge, Arrival::Left);
+        lock(&self.edges).remove(&edge);
+        self.outlets.arrivals.push(edge, Arrival::Left);
         self.post(Replica::look_at_arrivals);
     }
 
     fn edge_message(self: Arc<Self>, edge: EdgeId, message: EdgeToRegion) {
-        self.arrivals.push(edge, Arrival::Message(message));
+        self.outlets.arrivals.push(edge, Arrival::Message(message));
         // An owner looks when it ticks. One that stops owning looks once more after it said so.
-        if !self.ownership.borrow().owner {
+        if !self.outlets.ownership.borrow().owner {
             self.post(Replica::look_at_arrivals);
         }
     }
@@ -387,7 +503,12 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
         })
     }
 
+    fn compare(self: Arc<Self>, tick: Tick, hash: u64) -> BoxFuture<'static, Option<Compared>> {
+        let compared = self.run(move |replica| replica.compare(tick, hash));
+        Box::pin(async move { compared.await.ok() })
+    }
+
     fn facts(&self) -> RegionFacts {
-        self.facts.borrow().clone()
+        self.outlets.facts.borrow().clone()
     }
 }

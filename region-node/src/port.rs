@@ -5,7 +5,7 @@ use std::sync::Arc;
 use marchland_proto::cluster::{EdgeToRegion, InspectReply, NodeToEdge};
 use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage};
 use marchland_raft::BoxFuture;
-use marchland_types::{CutNumber, GroupId, RegionId, ReplicaId, Tick};
+use marchland_types::{CutNumber, GroupId, LogIndex, RegionId, ReplicaId, Tick};
 use tokio::sync::mpsc;
 
 use crate::backlog::BacklogGauge;
@@ -25,6 +25,17 @@ pub enum DeliverOutcome {
     Busy,
 }
 
+/// What a replica knows of its own state after a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// Its hash.
+    Known(u64),
+    /// The tick is still to come here.
+    NotYet,
+    /// It is too long ago, or before this replica was restored.
+    Forgotten,
+}
+
 /// A region as status pages show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegionFacts {
@@ -40,8 +51,31 @@ pub struct RegionFacts {
     pub time_rate: u32,
     /// Whether this replica performs effects.
     pub owner: bool,
-    /// Whether its state differs, or differed, from the owner's.
+    /// Whether its state differs from the owner's, and the majority has not said yet that it is the owner's which is wrong.
     pub diverged: bool,
+    /// Handlers of the game that panicked; each had no effect.
+    pub panics: u64,
+    /// Messages, orders and timers that were taken and had no effect.
+    pub dead_letters: u64,
+    /// Entries that were skipped.
+    pub skipped: u64,
+    /// The last one of them.
+    pub last_skipped: Option<SkippedFact>,
+    /// Entries that took longer than they should, on this node, since it started.
+    pub overruns: u64,
+}
+
+/// An entry that was skipped, as every replica remembers it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SkippedFact {
+    /// Which.
+    pub index: LogIndex,
+    /// The number that stands in for its tick.
+    pub tick: Tick,
+    /// Why, once the order to skip it is applied as well.
+    pub reason: String,
+    /// Who ordered it.
+    pub actor: String,
 }
 
 /// A region's replica on this node, for services that do not know its game.
@@ -78,6 +112,9 @@ pub trait RegionPort: Send + Sync + 'static {
 
     /// What this replica held at a cut, or holds now for cut 0.
     fn inspect(self: Arc<Self>, cut: CutNumber) -> BoxFuture<'static, InspectReply>;
+
+    /// Another replica has this hash after a tick. Tells this one's; if they differ, this one begins to doubt itself.
+    fn compare(self: Arc<Self>, tick: Tick, hash: u64) -> BoxFuture<'static, Option<Compared>>;
 
     /// For status pages.
     fn facts(&self) -> RegionFacts;

@@ -4,24 +4,29 @@
 //! applied it, and only while this replica is owner: it leads, and has applied an entry of its own term.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use marchland_proto::cluster::{EdgeToRegion, EntityRecord, InspectReply, SessionBatch, StoredReply};
+use marchland_proto::cluster::{EdgeToRegion, EntityRecord, InspectReply, NodeToEdge, SessionBatch, StoredReply};
 use marchland_proto::records::OwnState;
 use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, Genesis, RegionEntry, region_entry};
-use marchland_raft::{Applied, Entry, MachineFault, Payload, Role};
-use marchland_region_core::{ApplyFault, ENTRY_FORMAT, Effects, Game, Region, RegionView, TakenCut};
-use marchland_types::{CellId, CharacterId, CutNumber, GroupId, LogIndex, Position, RegionId, ReplicaId, Term, point};
+use marchland_raft::{Applied, Entry, Halt, MachineFault, Payload, Role};
+use marchland_region_core::{ApplyFault, Doing, ENTRY_FORMAT, Effects, Game, Region, RegionView, TakenCut};
+use marchland_types::{CellId, CharacterId, CutNumber, GroupId, LogIndex, Position, RegionId, ReplicaId, Term, Tick, point};
 use prost::Message;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::arrivals::{Arrival, Arrivals};
-use crate::backlog::{Backlog, BacklogGauge};
+use crate::backlog::Backlog;
+use crate::doubt::{Doubt, Suspicion};
 use crate::hub::{Hub, Stamp, TickChanges, ViewSource};
 use crate::orphans::Orphans;
-use crate::port::{DeliverOutcome, EdgeId, RegionFacts};
+use crate::outlets::{Outlets, Ownership};
+use crate::port::{Compared, DeliverOutcome, EdgeId, RegionFacts, SkippedFact};
 use crate::rate::TickRate;
+use crate::slot::Fence;
 
 /// Cuts whose views are kept, so that a slow inspector still finds its own. A view costs what changed since.
 const CUTS_KEPT: usize = 4;
@@ -30,17 +35,35 @@ const SWEEP_EVERY_TICKS: u64 = 20;
 /// Deliveries that wait for their commit, over all senders.
 const DELIVERIES_MAX: usize = 1024;
 
-/// Whether this replica performs effects.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ownership {
-    /// It does.
-    pub owner: bool,
-    /// The group stopped on this node; it never will again.
-    pub stopped: bool,
+/// Monotonic time and wall clock in milliseconds.
+pub(crate) type Now = Arc<dyn Fn() -> (Duration, u64) + Send + Sync>;
+
+/// Why entries were not applied.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The replica can not go on.
+    Fault(MachineFault),
+    /// One of them can not be applied. The state is of no use any more.
+    Halt(Halt),
 }
 
-/// Monotonic time and wall clock in milliseconds.
-pub(crate) type Now = Box<dyn Fn() -> (Duration, u64) + Send>;
+impl From<MachineFault> for Stop {
+    fn from(fault: MachineFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What a replica is told at its beginning.
+#[derive(Clone)]
+pub(crate) struct ReplicaOptions {
+    pub(crate) group: GroupId,
+    pub(crate) region: RegionId,
+    pub(crate) me: ReplicaId,
+    pub(crate) genesis: Genesis,
+    pub(crate) now: Now,
+    /// Longer than this, and an entry is counted as one that took too long.
+    pub(crate) step: Duration,
+}
 
 pub(crate) struct Replica<G: Game> {
     group: GroupId,
@@ -57,19 +80,22 @@ pub(crate) struct Replica<G: Game> {
     rate: TickRate,
     orphans: Orphans,
     diverged: bool,
+    doubt: Doubt,
     cuts: VecDeque<TakenCut<G>>,
     /// Who waits for messages to be committed: by sender, the number and whom to tell.
     deliveries: BTreeMap<GroupId, Vec<(u64, oneshot::Sender<u64>)>>,
-    ownership: watch::Sender<Ownership>,
-    roles: watch::Sender<Role>,
-    /// Counts changes of the outbox.
-    posted: watch::Sender<u64>,
-    facts: watch::Sender<RegionFacts>,
+    outlets: Outlets,
+    fence: Arc<Fence>,
+    /// Where the region halted, if it did: what comes before was told before, so nothing is told until this is past.
+    mute_until: Option<LogIndex>,
+    step: Duration,
 }
 
 impl<G: Game> Replica<G> {
-    pub(crate) fn new((group, id, me): (GroupId, RegionId, ReplicaId), region: Region<G>, genesis: Genesis, now: Now) -> Self {
-        let backlog = Backlog::default();
+    /// Before its first entry; in another one's place if the outlets are that one's.
+    pub(crate) fn new(options: ReplicaOptions, region: Region<G>, outlets: Outlets) -> Self {
+        let ReplicaOptions { group, region: id, me, genesis, now, step } = options;
+        let role = *outlets.roles.borrow();
         Self {
             group,
             me,
@@ -78,49 +104,33 @@ impl<G: Game> Replica<G> {
             effects: Effects::default(),
             applied: Applied::default(),
             now,
-            role: Role::Follower { term: Term(0), leader: None },
+            role,
             hub: Hub::new(group, id),
-            arrivals: Arrivals::new(backlog.gauge()),
-            backlog,
+            arrivals: outlets.arrivals.clone(),
+            backlog: Backlog::with_gauge(outlets.gauge.clone()),
             rate: TickRate::default(),
             orphans: Orphans::default(),
             diverged: false,
+            doubt: outlets.doubt.clone(),
             cuts: VecDeque::new(),
             deliveries: BTreeMap::new(),
-            ownership: watch::Sender::default(),
-            roles: watch::Sender::new(Role::Follower { term: Term(0), leader: None }),
-            posted: watch::Sender::default(),
-            facts: watch::Sender::default(),
+            outlets,
+            fence: Arc::default(),
+            mute_until: None,
+            step,
         }
     }
 
-    pub(crate) fn ownership(&self) -> watch::Receiver<Ownership> {
-        self.ownership.subscribe()
+    pub(crate) fn fence(&self) -> Arc<Fence> {
+        self.fence.clone()
     }
 
-    pub(crate) fn roles(&self) -> watch::Receiver<Role> {
-        self.roles.subscribe()
-    }
-
-    pub(crate) fn posted(&self) -> watch::Receiver<u64> {
-        self.posted.subscribe()
-    }
-
-    pub(crate) fn facts(&self) -> watch::Receiver<RegionFacts> {
-        self.facts.subscribe()
-    }
-
-    pub(crate) fn gauge(&self) -> BacklogGauge {
-        self.backlog.gauge()
-    }
-
-    /// Where messages of edges go.
-    pub(crate) fn arrivals(&self) -> Arrivals {
-        self.arrivals.clone()
+    pub(crate) fn doing(&self) -> Arc<Doing> {
+        self.region.doing()
     }
 
     fn is_owner(&self) -> bool {
-        self.ownership.borrow().owner
+        self.outlets.ownership.borrow().owner
     }
 
     fn leader(&self) -> Option<ReplicaId> {
@@ -142,11 +152,14 @@ impl<G: Game> Replica<G> {
     /// A replica owns its region from the first entry of its own term that it applied until it stops leading.
     fn settle_ownership(&mut self) {
         let owner = match (self.role, self.applied.position) {
-            (Role::Leader(term), Some(position)) => position.term == term,
+            // Whose state is not the majority's has nothing to publish.
+            (Role::Leader(term), Some(position)) => {
+                position.term == term && !self.doubt.is_condemned() && Some(position.index) >= self.mute_until
+            }
             _ => false,
         };
         let stopped = self.role == Role::Stopped;
-        let before = *self.ownership.borrow();
+        let before = *self.outlets.ownership.borrow();
         if before == (Ownership { owner, stopped }) {
             return;
         }
@@ -162,7 +175,7 @@ impl<G: Game> Replica<G> {
             self.hub.announce(self.stamp());
             tracing::info!(group = %self.group, tick = %self.region.world().tick(), "owns the region");
         }
-        self.ownership.send_replace(Ownership { owner, stopped });
+        self.outlets.ownership.send_replace(Ownership { owner, stopped });
         // What came for an owner that is none any more, is answered: nobody else will look at it.
         self.look_at_arrivals();
         self.publish_facts();
@@ -170,7 +183,20 @@ impl<G: Game> Replica<G> {
 
     fn publish_facts(&self) {
         let world = self.region.world();
-        self.facts.send_replace(RegionFacts {
+        let counters = world.counters();
+        let last_skipped = self.region.skipped().last().map(|entry| SkippedFact {
+            index: LogIndex(entry.index),
+            tick: Tick(entry.tick),
+            reason: entry.reason.clone(),
+            actor: entry.actor.clone(),
+        });
+        let overruns = self.outlets.facts.borrow().overruns;
+        self.outlets.facts.send_replace(RegionFacts {
+            panics: counters.panics,
+            dead_letters: self.region.dead_letter_count(),
+            skipped: counters.skipped_entries,
+            last_skipped,
+            overruns,
             tick: world.tick(),
             cut: world.cut_number(),
             sessions: world.attached_count() as u32,
@@ -183,15 +209,19 @@ impl<G: Game> Replica<G> {
 
     pub(crate) fn role(&mut self, role: Role) {
         self.role = role;
-        self.roles.send_replace(role);
+        self.outlets.roles.send_replace(role);
         self.settle_ownership();
     }
 
     /// Takes over a state that was restored or received.
     pub(crate) fn install(&mut self, region: Region<G>, applied: Applied) {
+        let doing = self.region.doing();
         self.region = region;
+        self.region.do_as(doing);
         self.applied = applied;
         self.cuts.clear();
+        self.diverged = false;
+        self.doubt.clear();
         self.settle_ownership();
         self.publish_facts();
     }
@@ -200,7 +230,25 @@ impl<G: Game> Replica<G> {
         (self.region.view(), self.applied.clone())
     }
 
-    pub(crate) fn apply(&mut self, entries: Vec<Entry>) -> Result<Vec<Bytes>, MachineFault> {
+    /// Back to before the first entry: what follows was told before, up to `halted`.
+    pub(crate) fn reset(&mut self, region: Region<G>, halted: LogIndex) {
+        self.mute_until = Some(halted);
+        self.install(region, Applied::default());
+    }
+
+    /// A peer's state is past whatever halted this one.
+    pub(crate) fn supersede(&mut self, region: Region<G>, applied: Applied) {
+        self.mute_until = None;
+        self.install(region, applied);
+    }
+
+    /// An entry can not be applied: this replica performs nothing more until it is past it.
+    pub(crate) fn halt(&mut self, at: LogIndex) {
+        self.mute_until = Some(at);
+        self.settle_ownership();
+    }
+
+    pub(crate) fn apply(&mut self, entries: Vec<Entry>) -> Result<Vec<Bytes>, Stop> {
         let answers = vec![Bytes::new(); entries.len()];
         for entry in entries {
             let position = entry.position;
@@ -218,23 +266,92 @@ impl<G: Game> Replica<G> {
         Ok(answers)
     }
 
-    fn apply_command(&mut self, position: Position, bytes: &[u8]) -> Result<(), MachineFault> {
-        match self.region.apply_into(position.index, bytes, &mut self.effects) {
-            Ok(()) => {}
-            // Two leaders, or one that was not sure, each proposed to make the region. The first made it.
-            Err(ApplyFault::SecondGenesis { .. }) => self.effects.clear(),
-            Err(fault) => {
-                return Err(MachineFault { group: self.group, reason: format!("entry {position}: {fault}") });
+    /// Stands in for an entry that is to be skipped.
+    pub(crate) fn skip(&mut self, entry: Entry) -> Result<Bytes, MachineFault> {
+        let position = entry.position;
+        match entry.payload {
+            Payload::Blank => self.applied.position = Some(position),
+            Payload::Membership(membership) => {
+                self.applied.position = Some(position);
+                self.applied.membership = membership;
+            }
+            Payload::Command(bytes) => {
+                let group = self.group;
+                let fault = |fault: ApplyFault| MachineFault { group, reason: format!("entry {position}: {fault}") };
+                self.region.skip_into(position.index, &bytes, &mut self.effects).map_err(fault)?;
+                tracing::warn!(%group, entry = %position, tick = %self.region.tick(), "audit: an entry was skipped");
+                self.perform(position);
             }
         }
+        self.settle_ownership();
+        self.publish_facts();
+        Ok(Bytes::new())
+    }
+
+    fn apply_command(&mut self, position: Position, bytes: &[u8]) -> Result<(), Stop> {
+        let began = (self.now)().0;
+        let (region, effects) = (&mut self.region, &mut self.effects);
+        // The state is of no use after a panic; it is restored before anything else is done with it.
+        let applied = catch_unwind(AssertUnwindSafe(|| region.apply_into(position.index, bytes, effects)));
+        let fence = self.fence.clone();
+        let Some(_passing) = fence.pass() else {
+            return Err(MachineFault { group: self.group, reason: "the replica was given up meanwhile".into() }.into());
+        };
+        match applied {
+            Ok(Ok(())) => {}
+            // Two leaders, or one that was not sure, each proposed to make the region. The first made it.
+            Ok(Err(ApplyFault::SecondGenesis { .. })) => self.effects.clear(),
+            Ok(Err(fault @ (ApplyFault::Panicked { .. } | ApplyFault::Malformed { .. } | ApplyFault::UnknownBody { .. }))) => {
+                let said = self.region.take_last_panic().map_or_else(String::new, |(_, text)| format!(": {text}"));
+                return Err(self.halts(position, &format!("{fault}{said}")));
+            }
+            Ok(Err(fault)) => {
+                return Err(MachineFault { group: self.group, reason: format!("entry {position}: {fault}") }.into());
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                return Err(self.halts(position, &format!("panicked: {}", text.unwrap_or("no text"))));
+            }
+        }
+        if let Some((handler, text)) = self.region.take_last_panic() {
+            tracing::error!(
+                group = %self.group, entry = %position, tick = %self.region.tick(), %handler, panic = text,
+                "rules panicked; what it was about had no effect"
+            );
+        }
+        self.time_step(position, (self.now)().0.saturating_sub(began));
+        self.perform(position);
+        Ok(())
+    }
+
+    fn halts(&mut self, position: Position, reason: &str) -> Stop {
+        let index = position.index;
+        let tick = self.region.doing().entry().map_or_else(|| self.region.tick(), |(_, tick)| tick.next());
+        self.halt(index);
+        Stop::Halt(Halt { index, reason: format!("tick {tick}: {reason}") })
+    }
+
+    fn time_step(&self, position: Position, took: Duration) {
+        if took <= self.step {
+            return;
+        }
+        self.outlets.facts.send_modify(|facts| facts.overruns += 1);
+        metrics::counter!("marchland_region_step_overruns_total", "group" => self.group.to_string()).increment(1);
+        tracing::debug!(group = %self.group, entry = %position, ?took, "an entry took longer than it should");
+    }
+
+    /// What follows from an entry that was applied, or skipped.
+    fn perform(&mut self, position: Position) {
         self.applied.position = Some(position);
         point!("region.applied");
         if let Some(divergence) = self.effects.divergence {
-            self.diverged = true;
-            tracing::error!(
-                group = %self.group, tick = %divergence.tick, own = divergence.own, proposer = divergence.proposer,
-                "this replica's state differs from the owner's"
-            );
+            if !std::mem::replace(&mut self.diverged, true) {
+                tracing::error!(
+                    group = %self.group, tick = %divergence.tick, own = divergence.own, proposer = divergence.proposer,
+                    "this replica's state differs from the owner's"
+                );
+            }
+            self.doubt.raise(Suspicion { tick: divergence.tick, own: divergence.own });
         }
         if !self.effects.attached.is_empty() {
             point!("region.attached");
@@ -251,7 +368,7 @@ impl<G: Game> Replica<G> {
         }
         self.tell_deliveries();
         if self.effects.outbox_changed {
-            self.posted.send_modify(|changes| *changes += 1);
+            self.outlets.posted.send_modify(|changes| *changes += 1);
         }
         // The term's own entry makes the owner; a command before it can not be one of ours.
         self.settle_ownership();
@@ -263,7 +380,6 @@ impl<G: Game> Replica<G> {
             }
             self.publish();
         }
-        Ok(())
     }
 
     /// The one way out of a region.
@@ -366,6 +482,11 @@ impl<G: Game> Replica<G> {
         }
     }
 
+    /// An edge's stream that is open, in a replica that takes another one's place.
+    pub(crate) fn edge_joined(&mut self, edge: EdgeId, out: mpsc::Sender<NodeToEdge>) {
+        self.hub.join(edge, out);
+    }
+
     /// Takes in what edges did since the last look.
     pub(crate) fn look_at_arrivals(&mut self) {
         for (edge, arrival) in self.arrivals.take() {
@@ -444,6 +565,35 @@ impl<G: Game> Replica<G> {
         if self.is_owner() {
             self.backlog.order(order);
         }
+    }
+
+    /// Another replica has this hash after a tick.
+    pub(crate) fn compare(&mut self, tick: Tick, hash: u64) -> Compared {
+        match self.region.hash_after(tick) {
+            Some(own) => {
+                if own != hash {
+                    self.doubt.raise(Suspicion { tick, own });
+                }
+                Compared::Known(own)
+            }
+            None if tick > self.region.tick() => Compared::NotYet,
+            None => Compared::Forgotten,
+        }
+    }
+
+    /// The majority has judged: the state is the right one, or this replica owns nothing until it has another.
+    pub(crate) fn judged(&mut self, sound: bool) {
+        self.diverged = !sound;
+        if !sound {
+            self.doubt.condemn();
+        }
+        self.settle_ownership();
+        self.publish_facts();
+    }
+
+    /// The group is opened anew on this node.
+    pub(crate) fn reopen(&mut self) {
+        self.role(Role::Follower { term: Term(0), leader: None });
     }
 
     pub(crate) fn inspect(&mut self, cut: CutNumber) -> InspectReply {

@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use marchland_proto::cluster::regions_server::Regions;
-use marchland_proto::cluster::{DeliverAnswer, DeliverRequest, EdgeToNode, NodeToEdge};
+use marchland_proto::cluster::{CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, NodeToEdge};
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role, peer_of};
-use marchland_types::{GroupId, point};
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
+use marchland_types::{GroupId, Tick, point};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::hub::EDGE_BATCHES_MAX;
-use crate::port::{DeliverOutcome, EdgeId, RegionPort};
+use crate::port::{Compared, DeliverOutcome, EdgeId, RegionPort};
 
 /// Most streams of edges at a time. An edge has one per worker thread.
 const EDGE_STREAMS_MAX: usize = 1024;
@@ -186,6 +186,26 @@ impl Regions for RegionsService {
             batches.poll_next_unpin(cx).map(|batch| batch.map(Ok))
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
+        let peer = peer_of(&request)?;
+        let CompareRequest { group, tick, hash } = *request.get_ref();
+        let group = GroupId(group);
+        if !peer.may(Role::Shard, group.world()) {
+            return Err(Status::permission_denied(format!("{peer} hosts nothing of world {}", group.world())));
+        }
+        let compared = match self.region(group) {
+            Some(region) => region.compare(Tick(tick), hash).await,
+            None => None,
+        };
+        let (code, hash) = match compared {
+            Some(Compared::Known(hash)) => (0, hash),
+            Some(Compared::NotYet) => (1, 0),
+            Some(Compared::Forgotten) => (2, 0),
+            None => (3, 0),
+        };
+        Ok(Response::new(CompareReply { code, hash, replica: 0 }))
     }
 
     async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverAnswer>, Status> {

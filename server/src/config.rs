@@ -67,6 +67,9 @@ pub struct NodeConfig {
     /// Log, checkpoints, keyed store.
     #[serde(default)]
     pub storage: StorageConfig,
+    /// What the world's rules may cost.
+    #[serde(default)]
+    pub rules: RulesConfig,
     /// Clients.
     #[serde(default)]
     pub edge: EdgeConfig,
@@ -188,6 +191,23 @@ impl Default for StorageConfig {
     }
 }
 
+/// What the world's rules may cost. Observed on each node; no limit here has any effect on the world.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesConfig {
+    /// Entries that take longer are counted.
+    pub step_budget_ms: u64,
+    /// An entry whose rules have not returned after this long is given up: the region halts there.
+    pub stuck_after_ms: u64,
+}
+
+impl Default for RulesConfig {
+    fn default() -> Self {
+        let budget = marchland_region::StepBudget::default();
+        Self { step_budget_ms: budget.step.as_millis() as u64, stuck_after_ms: budget.stuck.as_millis() as u64 }
+    }
+}
+
 /// Clients.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -302,6 +322,11 @@ impl NodeConfig {
         check(storage.reserve_mb >= 2 * storage.segment_mb, "storage.reserve_mb must be at least twice storage.segment_mb")?;
         check(storage.checkpoint_log_mb >= 1, "storage.checkpoint_log_mb must be at least 1")?;
         check((8..=4096).contains(&storage.keyed_cache_mb), "storage.keyed_cache_mb must be between 8 and 4096")?;
+        check(self.rules.step_budget_ms >= 1, "rules.step_budget_ms must be at least 1")?;
+        check(
+            self.rules.stuck_after_ms >= 1_000 && self.rules.stuck_after_ms >= self.rules.step_budget_ms,
+            "rules.stuck_after_ms must be at least 1000, and not less than rules.step_budget_ms",
+        )?;
         let edge = &self.edge;
         check(edge.threads <= 256, "edge.threads must be at most 256")?;
         check((1..=limits::VISIBLE_MAX).contains(&edge.visible_max), "edge.visible_max must be between 1 and 64")?;
@@ -394,7 +419,7 @@ mod tests {
     #[test]
     fn relations_are_checked_and_named() {
         type Break = fn(&mut NodeConfig);
-        let cases: [(Break, &str); 9] = [
+        let cases: [(Break, &str); 10] = [
             (|c| c.node = 0, "node"),
             (|c| c.cluster = "a b".into(), "cluster"),
             (|c| c.roles = vec!["king".into()], "king"),
@@ -404,6 +429,7 @@ mod tests {
             (|c| c.raft.election_ms = 200, "election_ms"),
             (|c| c.storage.reserve_mb = 1, "reserve_mb"),
             (|c| c.edge.visible_max = 65, "visible_max"),
+            (|c| c.rules.stuck_after_ms = 999, "stuck_after_ms"),
         ];
         for (break_it, word) in cases {
             let mut config = sample();

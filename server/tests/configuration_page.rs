@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use marchland_server::config::{
-    AdminConfig, DevelopmentConfig, EdgeTlsConfig, GroundConfig, MemberConfig, NodeConfig, RaftConfig, StorageConfig,
+    AdminConfig, DevelopmentConfig, EdgeTlsConfig, GroundConfig, MemberConfig, NodeConfig, RaftConfig, RulesConfig, StorageConfig,
 };
 use toml::Value;
 
@@ -103,7 +103,10 @@ fn the_defaults_are_the_real_ones() {
         assert_eq!(default, real, "default of {key}");
     }
     // What a file leaves out is what the types say.
-    assert_eq!((config.raft, config.storage), (RaftConfig::default(), StorageConfig::default()));
+    assert_eq!(
+        (config.raft, config.storage, config.rules),
+        (RaftConfig::default(), StorageConfig::default(), RulesConfig::default())
+    );
 }
 
 #[test]

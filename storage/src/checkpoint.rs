@@ -184,6 +184,28 @@ impl<D: Disk> Checkpoints<D> {
         Ok(candidates.get(self.options.keep_min.max(1) - 1).or(candidates.last()).map(|info| info.position))
     }
 
+    /// Puts every checkpoint of a group aside, for a person to look at: `NAME.checkpoint.WHY`, or `.WHY-2` and so on.
+    pub fn set_aside(&self, group: GroupId, why: &str) -> Result<(), CheckpointError> {
+        for info in self.candidates(group)? {
+            self.set_one_aside(&info, why)?;
+        }
+        Ok(())
+    }
+
+    /// Puts one checkpoint aside, and tells its new name.
+    pub fn set_one_aside(&self, info: &CheckpointInfo, why: &str) -> Result<PathBuf, CheckpointError> {
+        let at = || CheckpointError::io(&info.path);
+        let mut to = PathBuf::from(format!("{}.{why}", info.path.display()));
+        let mut number = 2;
+        while self.disk.exists(&to).map_err(at())? {
+            to = PathBuf::from(format!("{}.{why}-{number}", info.path.display()));
+            number += 1;
+        }
+        self.disk.rename(&info.path, &to).map_err(at())?;
+        self.disk.sync_dir(&self.dir).map_err(at())?;
+        Ok(to)
+    }
+
     /// Removes every checkpoint of a group that was retired.
     pub fn remove_group(&self, group: GroupId) -> Result<(), CheckpointError> {
         for info in self.candidates(group)? {

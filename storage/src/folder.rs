@@ -4,6 +4,9 @@
 //! the incarnation that was issued for that id. A node whose folder was lost or replaced therefore never speaks for the one that
 //! cast its votes. The folder is locked for as long as the [`DataFolder`] lives.
 //!
+//! A folder can be started anew: what it held is put aside, and it becomes another folder of the same node, which knows that there
+//! was one before.
+//!
 //! It refuses a folder of another node, of a newer build, in use, nearly full, or that holds anything else.
 
 use std::fmt;
@@ -20,6 +23,10 @@ pub const FOLDER_FORMAT_VERSION: u32 = 1;
 
 const RECORD_FILE: &str = "node";
 const RECORD_MAX_BYTES: u64 = 4096;
+/// Begins the name of a folder with what was there before.
+const ASIDE: &str = "set-aside-";
+const MOVING: &str = "moving";
+const MOVED: &str = "moved";
 const TITLE: &str = "marchland data folder";
 
 /// Random bytes drawn when a folder is made.
@@ -140,7 +147,7 @@ impl FolderOwner {
         if !disk.exists(&path.join(RECORD_FILE)).map_err(io)? {
             return Err(FolderError::Absent { path: path.to_owned() });
         }
-        let Record { node, id, incarnation } = read_record(disk, path)?;
+        let Record { node, id, incarnation, anew: _ } = read_record(disk, path)?;
         Ok(Self { node, id, incarnation })
     }
 }
@@ -173,20 +180,34 @@ pub struct DataFolder<D: Disk> {
     _lock: Box<dyn Send + Sync>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
     node: NodeId,
     id: FolderId,
     incarnation: Option<Incarnation>,
+    /// Set when the folder was started anew.
+    anew: Option<Anew>,
+}
+
+/// What was in a folder before it was started anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Anew {
+    /// The folder in it where that is now.
+    aside: String,
+    /// Whether all of it is there.
+    moved: bool,
 }
 
 impl Record {
     fn encode(&self) -> String {
         let incarnation = self.incarnation.map_or(0, |incarnation| incarnation.0);
-        let text = format!(
+        let mut text = format!(
             "{TITLE}\nformat {FOLDER_FORMAT_VERSION}\nnode {}\nfolder {}\nincarnation {incarnation}\n",
             self.node, self.id
         );
+        if let Some(Anew { aside, moved }) = &self.anew {
+            text += &format!("anew {} {aside}\n", if *moved { MOVED } else { MOVING });
+        }
         format!("{text}crc {:08x}\n", crc32fast::hash(text.as_bytes()))
     }
 }
@@ -211,7 +232,9 @@ fn decode(bytes: &[u8]) -> Result<Record, DecodeError> {
     let node = value("node").and_then(|text| text.parse().ok()).ok_or(damaged("no node"))?;
     let id = value("folder").and_then(FolderId::parse).ok_or(damaged("no folder id"))?;
     let incarnation: u32 = value("incarnation").and_then(|text| text.parse().ok()).ok_or(damaged("no incarnation"))?;
-    let record = Record { node: NodeId(node), id, incarnation: (incarnation != 0).then_some(Incarnation(incarnation)) };
+    let anew = value("anew").and_then(|text| text.split_once(' '));
+    let anew = anew.map(|(state, aside)| Anew { aside: aside.to_owned(), moved: state == MOVED });
+    let record = Record { node: NodeId(node), id, incarnation: (incarnation != 0).then_some(Incarnation(incarnation)), anew };
     if record.encode().as_bytes() != bytes {
         return Err(damaged("checksum"));
     }
@@ -241,7 +264,7 @@ impl<D: Disk> DataFolder<D> {
             }
             let mut id = FolderId::default();
             entropy.fill(&mut id.0);
-            Record { node, id, incarnation: None }
+            Record { node, id, incarnation: None, anew: None }
         };
         if record.node != node {
             return Err(FolderError::OtherNode { path: path.to_owned(), found: record.node, expected: node });
@@ -250,13 +273,79 @@ impl<D: Disk> DataFolder<D> {
         if free_bytes < reserve_bytes {
             return Err(FolderError::Full { path: path.to_owned(), free_bytes, needed_bytes: reserve_bytes });
         }
-        let folder = Self { disk, path: path.to_owned(), record, created: !known, _lock: lock };
+        let mut folder = Self { disk, path: path.to_owned(), record, created: !known, _lock: lock };
         if known {
             folder.disk.sync_dir(path).map_err(io)?;
         } else {
             folder.save()?;
         }
+        folder.finish_moving()?;
         Ok(folder)
+    }
+
+    /// Whether the folder has lost its raft log: it had one before its incarnation was recorded, and has no segment of it now.
+    pub fn has_lost_log(&self) -> Result<bool, FolderError> {
+        if self.record.incarnation.is_none() {
+            return Ok(false);
+        }
+        let dir = self.log_dir();
+        let io = |source| FolderError::Io { path: dir.clone(), source };
+        if !self.disk.exists(&dir).map_err(io)? {
+            return Ok(true);
+        }
+        let names = self.disk.list(&dir).map_err(io)?;
+        Ok(!names.iter().any(|path| path.extension().is_some_and(|extension| extension == "log")))
+    }
+
+    /// Makes another folder of this one: a new id, no incarnation, nothing in it. What it held is put aside in a folder within it that is
+    /// named after `why`, and never deleted; its path is returned. A crash on the way is made up for by the next [`DataFolder::open`].
+    pub fn start_anew(&mut self, why: &str, entropy: &impl Entropy) -> Result<PathBuf, FolderError> {
+        let mut number = 1;
+        let aside = loop {
+            let name = format!("{ASIDE}{why}-{number}");
+            let exists = self.disk.exists(&self.path.join(&name));
+            match exists.map_err(|source| FolderError::Io { path: self.path.clone(), source })? {
+                true => number += 1,
+                false => break name,
+            }
+        };
+        let mut id = FolderId::default();
+        entropy.fill(&mut id.0);
+        let path = self.path.join(&aside);
+        self.record = Record { node: self.record.node, id, incarnation: None, anew: Some(Anew { aside, moved: false }) };
+        self.save()?;
+        self.finish_moving()?;
+        Ok(path)
+    }
+
+    /// Whether it was started anew: there was a folder of this node before.
+    pub fn is_anew(&self) -> bool {
+        self.record.anew.is_some()
+    }
+
+    /// Puts aside what was there before the folder was started anew, unless that is done.
+    fn finish_moving(&mut self) -> Result<(), FolderError> {
+        let Some(Anew { aside, moved: false }) = self.record.anew.clone() else { return Ok(()) };
+        point!("folder.moving");
+        let to = self.path.join(&aside);
+        let io = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::Io { path, source }
+        };
+        for from in [self.log_dir(), self.checkpoints_dir(), self.keyed_dir()] {
+            if !self.disk.exists(&from).map_err(io(&from))? {
+                continue;
+            }
+            let target = to.join(from.file_name().unwrap_or_default());
+            create_dir_synced(&self.disk, &target).map_err(io(&target))?;
+            for entry in self.disk.list(&from).map_err(io(&from))? {
+                self.disk.rename(&entry, &target.join(entry.file_name().unwrap_or_default())).map_err(io(&entry))?;
+            }
+            self.disk.sync_dir(&target).map_err(io(&target))?;
+            self.disk.sync_dir(&from).map_err(io(&from))?;
+        }
+        self.record.anew = Some(Anew { aside, moved: true });
+        self.save()
     }
 
     fn save(&self) -> Result<(), FolderError> {
@@ -347,6 +436,66 @@ mod tests {
         drop(folder);
         let folder = DataFolder::open(RealDisk, &path, NodeId(3), 0, &Fixed(9)).unwrap();
         assert_eq!((folder.id(), folder.incarnation(), folder.was_created()), (FolderId([7; 16]), Some(Incarnation(2)), false));
+    }
+
+    #[test]
+    fn a_folder_that_is_started_anew_is_another_one_and_keeps_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let mut folder = open(&RealDisk, &path, 3).unwrap();
+        assert!(!folder.has_lost_log().unwrap(), "it never had one");
+        for sub in [folder.log_dir(), folder.checkpoints_dir(), folder.keyed_dir()] {
+            std::fs::create_dir_all(&sub).unwrap();
+            std::fs::write(sub.join("000000000001.log"), b"x").unwrap();
+        }
+        folder.set_incarnation(Incarnation(1)).unwrap();
+        assert!(!folder.has_lost_log().unwrap());
+        let aside = folder.start_anew("because", &Fixed(9)).unwrap();
+        assert_eq!(aside, path.join("set-aside-because-1"));
+        assert_eq!((folder.id(), folder.incarnation(), folder.is_anew()), (FolderId([9; 16]), None, true));
+        assert_eq!(std::fs::read(aside.join("log/000000000001.log")).unwrap(), b"x");
+        assert!(aside.join("keyed/000000000001.log").is_file() && aside.join("checkpoints/000000000001.log").is_file());
+        assert_eq!(std::fs::read_dir(folder.log_dir()).unwrap().count(), 0);
+        folder.set_incarnation(Incarnation(2)).unwrap();
+        drop(folder);
+        let mut folder = DataFolder::open(RealDisk, &path, NodeId(3), 0, &Fixed(1)).unwrap();
+        assert_eq!((folder.id(), folder.incarnation(), folder.is_anew()), (FolderId([9; 16]), Some(Incarnation(2)), true));
+        assert!(folder.has_lost_log().unwrap(), "its log is gone, or was never written");
+        std::fs::remove_dir(folder.log_dir()).unwrap();
+        assert!(folder.has_lost_log().unwrap());
+        assert_eq!(folder.start_anew("because", &Fixed(5)).unwrap(), path.join("set-aside-because-2"));
+    }
+
+    #[test]
+    fn a_power_cut_while_it_is_started_anew_is_made_up_for() {
+        let mut half_done = 0;
+        for cut in 0..60 {
+            let disk = SimDisk::new(cut);
+            let path = Path::new("/data");
+            let mut folder = open(&disk, path, 1).unwrap();
+            folder.set_incarnation(Incarnation(1)).unwrap();
+            for sub in [folder.log_dir(), folder.checkpoints_dir()] {
+                create_dir_synced(&disk, &sub).unwrap();
+                for name in ["1.log", "2.log"] {
+                    disk.create(&sub.join(name)).unwrap().sync_data().unwrap();
+                }
+                disk.sync_dir(&sub).unwrap();
+            }
+            disk.cut_after(cut);
+            let done = folder.start_anew("rot", &Fixed(9));
+            drop(folder);
+            disk.crash(cut);
+            let folder = open(&disk, path, 1).unwrap();
+            assert!(done.is_err() || folder.is_anew(), "forgotten after cut {cut}");
+            let aside = path.join("set-aside-rot-1");
+            for (sub, name) in [("log", "1.log"), ("log", "2.log"), ("checkpoints", "1.log"), ("checkpoints", "2.log")] {
+                let (old, new) = (path.join(sub).join(name), aside.join(sub).join(name));
+                let places = (disk.exists(&old).unwrap(), disk.exists(&new).unwrap());
+                assert_eq!(places, (!folder.is_anew(), folder.is_anew()), "{sub}/{name} after cut {cut}");
+            }
+            half_done += u32::from(done.is_err() && folder.is_anew());
+        }
+        assert!(half_done > 0, "no cut fell into the move");
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod options;
 mod record;
 mod recover;
 mod replay;
+mod scrub;
 mod segment;
 mod shared;
 mod writer;
@@ -38,6 +39,7 @@ pub use error::OpenError;
 pub use format::FORMAT_VERSION;
 pub use history::{History, groups};
 pub use options::LogOptions;
+pub use scrub::{SegmentFile, SegmentScrub, finished_segments};
 pub use shared::{LogStats, SharedLog};
 pub use writer::{LogWriter, Turn};
 

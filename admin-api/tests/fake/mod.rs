@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use marchland_admin::client::AdminEndpoint;
 use marchland_admin::{AdminBackend, AdminService, AdminToken, Answer, MemberPages, MintedToken};
-use marchland_proto::cluster::{ComponentHash, GroupStatus, InspectReply, StatusReply, TakeCutReply};
+use marchland_proto::cluster::{ComponentHash, GroupStatus, InspectReply, SkipEntryReply, StatusReply, TakeCutReply};
 use marchland_proto::codes::Code;
 use marchland_proto::net::{ClusterSecurity, Listener, PeerIdentity, Role, TokioTransport, Transport, serve_cluster};
-use marchland_types::{CutNumber, GroupId, Incarnation, NodeId, RegionId, ReplicaId, WorldId};
+use marchland_types::{CutNumber, GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaId, WorldId};
 
 pub const TOKEN: &str = "open sesame";
 
@@ -122,6 +122,25 @@ impl AdminBackend for Node {
             let mut state = world.state.clone();
             (self.plant)(&mut state);
             state
+        };
+        Box::pin(async move { reply })
+    }
+
+    fn skip_entry(&self, asked: GroupId, index: LogIndex, reason: &str, actor: &str) -> Answer<'_, SkipEntryReply> {
+        let world = self.world.lock().unwrap();
+        let refuse = |code: Code, reason: String| SkipEntryReply {
+            code: code as u32,
+            reason,
+            leader: replica(world.owner),
+            ..SkipEntryReply::default()
+        };
+        let reply = if asked != group() || world.owner != self.number {
+            refuse(Code::NotLeader, String::new())
+        } else if index.0 != 7 {
+            refuse(Code::Refused, "it halts elsewhere".into())
+        } else {
+            assert_eq!((reason, actor.is_empty()), ("it panics", false));
+            SkipEntryReply { order_index: 9, tick: 6, ..SkipEntryReply::default() }
         };
         Box::pin(async move { reply })
     }

@@ -520,6 +520,10 @@ impl Regions for Node {
         Ok(Response::new(ReceiverStream::new(down)))
     }
 
+    async fn compare(&self, _: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
+        Err(Status::unimplemented("no replica"))
+    }
+
     async fn deliver(&self, _: Request<DeliverRequest>) -> Result<Response<DeliverAnswer>, Status> {
         Err(Status::unimplemented("not in this world"))
     }

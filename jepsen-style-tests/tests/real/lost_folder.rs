@@ -26,7 +26,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     lose_folder(&mut cluster, first).await?;
     let begun = Instant::now();
     cluster.start_node(first)?;
-    replaced(&cluster, first).await?;
+    replaced(&cluster, first, 2).await?;
     let took = begun.elapsed();
     cluster.node_ready(first).await?;
     load.healed();
@@ -40,7 +40,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     cluster.kill_node(killed).await?;
     sleep(Duration::from_millis(300)).await;
     cluster.start_node(killed)?;
-    replaced(&cluster, second).await?;
+    replaced(&cluster, second, 2).await?;
     cluster.node_ready(second).await?;
     cluster.node_ready(killed).await?;
     load.healed();
@@ -65,7 +65,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
 }
 
 /// Kills a node and removes its folder.
-async fn lose_folder(cluster: &mut Cluster, node: u32) -> anyhow::Result<()> {
+pub async fn lose_folder(cluster: &mut Cluster, node: u32) -> anyhow::Result<()> {
     cluster.kill_node(node).await?;
     std::fs::remove_dir_all(cluster.node_data(node)).context("its data folder")
 }
@@ -75,9 +75,9 @@ fn again(node: u32) -> u64 {
     ReplicaId::new(NodeId(node), Incarnation(2)).0
 }
 
-/// Waits until the second incarnation of a node votes everywhere, and the first is nowhere.
-async fn replaced(cluster: &Cluster, node: u32) -> anyhow::Result<()> {
-    let gone = ReplicaId::new(NodeId(node), Incarnation(1)).0;
+/// Waits until this incarnation of a node votes everywhere, and the one before is nowhere.
+pub async fn replaced(cluster: &Cluster, node: u32, incarnation: u32) -> anyhow::Result<()> {
+    let [gone, new] = [incarnation - 1, incarnation].map(|i| ReplicaId::new(NodeId(node), Incarnation(i)).0);
     for group in [DIRECTORY, REGION] {
         for member in 1..=3 {
             let what = format!("node {member} has {group} with the new replica of node {node}");
@@ -85,7 +85,7 @@ async fn replaced(cluster: &Cluster, node: u32) -> anyhow::Result<()> {
                 .until(&what, async || {
                     let replica = cluster.replica(member, group).await?;
                     ensure!(!replica.learners.contains(&gone));
-                    Ok(replica.voters.contains(&again(node)) && !replica.voters.contains(&gone) && replica.voters.len() == 3)
+                    Ok(replica.voters.contains(&new) && !replica.voters.contains(&gone) && replica.voters.len() == 3)
                 })
                 .await?;
         }

@@ -13,10 +13,14 @@
 mod certificates;
 mod kill_all;
 mod lost_folder;
+mod lost_parts;
+mod odd_replica;
 mod plants;
 mod power_cut;
 mod refusals;
+mod rot;
 mod rubbish;
+mod rules;
 mod scene;
 mod stall;
 
@@ -32,9 +36,14 @@ const TESTS: &[Test] = &[
     ("kill_all: nothing acknowledged is lost when every node is killed at once", |scene| Box::pin(kill_all::run(scene))),
     ("power_cut: nothing acknowledged is lost when every node loses power at once", |scene| Box::pin(power_cut::run(scene))),
     ("lost_folder: a replica that lost its folder is replaced", |scene| Box::pin(lost_folder::run(scene))),
-    ("planted_divergence: verify finds a replica that differs", |scene| Box::pin(plants::divergence(scene))),
+    ("lost_parts: a node that lost its store, its checkpoints or its log is rebuilt or rejoins", |scene| Box::pin(lost_parts::run(scene))),
+    ("odd_replica: a replica whose state is not the majority's is rebuilt, leader or not", |scene| Box::pin(odd_replica::run(scene))),
+    ("rot: what rots while nobody reads it is found and repaired", |scene| Box::pin(rot::run(scene))),
+    ("planted_divergence: verify finds replicas that differ", |scene| Box::pin(plants::divergence(scene))),
     ("planted_duplicate: verify finds an item that is there twice", |scene| Box::pin(plants::duplicate(scene))),
     ("planted_rollback: players find a world that went back", |scene| Box::pin(plants::rollback(scene))),
+    ("rules_panic: a rule that panics costs a command, a message, or a halt", |scene| Box::pin(rules::panics(scene))),
+    ("rules_endless: a rule that does not return halts one region", |scene| Box::pin(rules::endless(scene))),
     ("stall: a reader that stalls for five seconds is up to date when it returns", |scene| Box::pin(stall::run(scene))),
     ("certificates: wrong peers get nothing", |scene| Box::pin(certificates::run(scene))),
     ("rubbish: random bytes at every port crash nothing", |scene| Box::pin(rubbish::run(scene))),

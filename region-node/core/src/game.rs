@@ -102,9 +102,9 @@ pub struct BadParameters(pub String);
 /// The rules of a world, as pure functions of the state.
 ///
 /// Every handler is given a [`Context`] and nothing else: what it reads there is the state, what it writes there takes effect
-/// when it returns. A handler that refuses or panics has no effect at all. Rules must not reach past the context: no clock,
-/// no randomness, no files, no maps with random order, no statics. Each replica runs every handler and must get the same
-/// result, to the bit.
+/// when it returns. A handler that refuses or panics has no effect at all: a command is answered, anything else is set aside.
+/// Rules must not reach past the context: no clock, no randomness, no files, no maps with random order, no statics. Each replica
+/// runs every handler and must get the same result, to the bit.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -197,7 +197,8 @@ pub trait Game: Send + Sync + Sized + 'static {
     /// A timer has run down.
     fn timer(&self, _ctx: &mut Context<'_, Self>, _timer: Timer) {}
 
-    /// Once every tick, after commands and timers and before movement.
+    /// Once every tick, after commands and timers and before movement. It answers to nobody, so a panic here halts the region until an
+    /// operator has the entry skipped.
     fn tick(&self, _ctx: &mut Context<'_, Self>) {}
 
     /// A message of another group.

@@ -6,16 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use marchland_admin::{AdminBackend, Answer, MemberPages, MintedToken};
 use marchland_edge::Edge;
-use marchland_proto::cluster::{GroupStatus as WireStatus, InspectReply, StatusReply, TakeCutReply};
+use marchland_proto::cluster::{GroupStatus as WireStatus, InspectReply, SkipEntryReply, StatusReply, TakeCutReply};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{Cut, RegionEntry, region_entry};
-use marchland_raft::{Group, ProposeError, Role};
+use marchland_raft::{Group, ProposeError, RaftNode, Role};
 use marchland_region::RegionPort;
-use marchland_region_core::ENTRY_FORMAT;
+use marchland_region_core::{ENTRY_FORMAT, skip_entry};
 use marchland_router_core::{SignInToken, TokenSigner};
 use marchland_types::seam::Clock;
-use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, ReplicaId, WorldId};
+use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, WorldId};
 use prost::Message;
+
+use super::scrubber::RotFound;
 
 /// How long a development token is valid.
 const TOKEN_VALID_MS: u64 = 24 * 3600 * 1000;
@@ -38,25 +40,39 @@ pub struct Pages {
     pub members: Vec<MemberPages>,
 }
 
+/// What a node with replicas has.
+struct Groups {
+    raft: RaftNode,
+    /// Those that belong on it, open at the moment or not.
+    ids: Vec<GroupId>,
+    region: Arc<dyn RegionPort>,
+}
+
 /// A node's own view of itself.
 pub struct NodeAdmin<C> {
     node: NodeId,
     clock: C,
     started: Duration,
-    groups: OnceLock<(ReplicaId, Vec<Group>, Arc<dyn RegionPort>)>,
+    groups: OnceLock<Groups>,
     edge: OnceLock<Edge>,
+    rot_found: RotFound,
     pages: OnceLock<Pages>,
 }
 
 impl<C: Clock> NodeAdmin<C> {
     pub(super) fn new(node: NodeId, clock: C) -> Self {
         let started = clock.monotonic();
-        Self { node, clock, started, groups: OnceLock::new(), edge: OnceLock::new(), pages: OnceLock::new() }
+        Self { node, clock, started, groups: OnceLock::new(), edge: OnceLock::new(), rot_found: RotFound::default(), pages: OnceLock::new() }
     }
 
     /// The node's groups are open. Called once.
-    pub(super) fn set_groups(&self, replica: ReplicaId, groups: Vec<Group>, region: Arc<dyn RegionPort>) {
-        let _ = self.groups.set((replica, groups, region));
+    pub(super) fn set_groups(&self, raft: RaftNode, ids: Vec<GroupId>, region: Arc<dyn RegionPort>) {
+        let _ = self.groups.set(Groups { raft, ids, region });
+    }
+
+    /// Where found rot is counted.
+    pub(super) fn rot_found(&self) -> RotFound {
+        self.rot_found.clone()
     }
 
     /// The node's edge is bound. Called once.
@@ -69,13 +85,26 @@ impl<C: Clock> NodeAdmin<C> {
         let _ = self.pages.set(pages);
     }
 
-    fn region(&self, group: GroupId) -> Option<(&Group, &Arc<dyn RegionPort>)> {
-        let (_, groups, region) = self.groups.get()?;
-        let found = groups.iter().find(|g| g.id() == group)?;
+    fn region(&self, group: GroupId) -> Option<(Group, &Arc<dyn RegionPort>)> {
+        let Groups { raft, region, .. } = self.groups.get()?;
+        let found = raft.group(group)?;
         (region.group() == group).then_some((found, region))
     }
 
-    fn group_status(&self, replica: ReplicaId, group: &Group, region: &Arc<dyn RegionPort>) -> WireStatus {
+    fn group_status(&self, id: GroupId, groups: &Groups) -> WireStatus {
+        let (replica, region) = (groups.raft.replica(), &groups.region);
+        let facts = if region.group() == id { region.facts() } else { marchland_region::RegionFacts::default() };
+        let Some(group) = groups.raft.group(id) else {
+            // Only a replica that is being given another state is closed while its node runs.
+            return WireStatus {
+                group: id.0,
+                replica: replica.0,
+                role: "rebuilding".into(),
+                tick: facts.tick.0,
+                diverged: facts.diverged,
+                ..WireStatus::default()
+            };
+        };
         let status = group.status();
         let index = |i: Option<LogIndex>| i.map_or(0, |i| i.0);
         let role = match status.role {
@@ -85,9 +114,8 @@ impl<C: Clock> NodeAdmin<C> {
             Role::Learner { .. } => "learner",
             Role::Stopped => "stopped",
         };
-        let facts = if region.group() == group.id() { region.facts() } else { marchland_region::RegionFacts::default() };
         WireStatus {
-            group: group.id().0,
+            group: id.0,
             replica: replica.0,
             role: role.into(),
             term: status.term.0,
@@ -105,6 +133,40 @@ impl<C: Clock> NodeAdmin<C> {
             owner: facts.owner,
             fault: status.fault.unwrap_or_default(),
             diverged: facts.diverged,
+            halted_index: status.halted.as_ref().map_or(0, |halt| halt.index.0),
+            halted_because: status.halted.map(|halt| halt.reason).unwrap_or_default(),
+            panics: facts.panics,
+            dead_letters: facts.dead_letters,
+            skipped_entries: facts.skipped,
+            last_skipped_index: facts.last_skipped.as_ref().map_or(0, |skipped| skipped.index.0),
+            last_skipped_tick: facts.last_skipped.as_ref().map_or(0, |skipped| skipped.tick.0),
+            last_skipped_reason: facts.last_skipped.as_ref().map(|skipped| skipped.reason.clone()).unwrap_or_default(),
+            last_skipped_by: facts.last_skipped.map(|skipped| skipped.actor).unwrap_or_default(),
+            step_overruns: facts.overruns,
+        }
+    }
+
+    async fn skip(&self, group: GroupId, index: LogIndex, order: Vec<u8>) -> SkipEntryReply {
+        let refuse = |code: Code, leader: u64, reason: String| SkipEntryReply {
+            code: code as u32,
+            leader,
+            reason,
+            ..SkipEntryReply::default()
+        };
+        let Some((raft, region)) = self.region(group) else {
+            return refuse(Code::NotLeader, 0, format!("no replica of {group} is here"));
+        };
+        match raft.skip(index, Bytes::from(order)).await {
+            Ok(done) => {
+                SkipEntryReply { order_index: done.position.index.0, tick: region.facts().tick.0, ..SkipEntryReply::default() }
+            }
+            Err(ProposeError::NotLeader { leader, .. }) => {
+                refuse(Code::NotLeader, leader.map_or(0, |l| l.0), format!("node {} does not lead {group}", self.node))
+            }
+            Err(ProposeError::Refused { reason, .. }) => refuse(Code::Refused, 0, reason),
+            Err(error @ (ProposeError::Unknown { .. } | ProposeError::Fault { .. })) => {
+                refuse(Code::Unavailable, 0, error.to_string())
+            }
         }
     }
 
@@ -143,9 +205,9 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
     fn status(&self) -> Answer<'_, StatusReply> {
         Box::pin(async move {
             let ready = self.ready();
-            let groups = self.groups.get().map_or_else(Vec::new, |(replica, groups, region)| {
-                groups.iter().map(|g| self.group_status(*replica, g, region)).collect()
-            });
+            let groups = self.groups.get();
+            let groups =
+                groups.map_or_else(Vec::new, |groups| groups.ids.iter().map(|id| self.group_status(*id, groups)).collect());
             StatusReply {
                 node: self.node.0,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -153,6 +215,7 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
                 groups,
                 clients: self.edge.get().map_or(0, |e| e.stats().clients as u32),
                 ready: ready.is_ok(),
+                rot_found: self.rot_found.count(),
                 not_ready_because: ready.err().unwrap_or_default(),
             }
         })
@@ -175,18 +238,26 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
         })
     }
 
+    fn skip_entry(&self, group: GroupId, index: LogIndex, reason: &str, actor: &str) -> Answer<'_, SkipEntryReply> {
+        Box::pin(self.skip(group, index, skip_entry(index, reason, actor)))
+    }
+
     fn ready(&self) -> Result<(), String> {
-        let Some((_, groups, region)) = self.groups.get() else {
+        let Some(Groups { raft, ids, region }) = self.groups.get() else {
             // A node without replicas is ready when it takes clients.
             return self.edge.get().map(drop).ok_or_else(|| "groups are being opened".to_owned());
         };
-        for group in groups {
+        for id in ids {
+            let Some(group) = raft.group(*id) else { return Err(format!("{id} is being rebuilt from a peer")) };
             let status = group.status();
             if let Some(fault) = status.fault {
-                return Err(format!("{} stopped: {fault}", group.id()));
+                return Err(format!("{id} stopped: {fault}"));
+            }
+            if let Some(halt) = status.halted {
+                return Err(format!("{id} halts at entry {}: {}", halt.index, halt.reason));
             }
             if status.leader.is_none() {
-                return Err(format!("{} has no leader", group.id()));
+                return Err(format!("{id} has no leader"));
             }
         }
         let facts = region.facts();

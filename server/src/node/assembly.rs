@@ -13,10 +13,10 @@ use marchland_proto::cluster::regions_server::RegionsServer;
 use marchland_proto::net::{ClusterSecurity, Transport, serve_cluster};
 use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
 use marchland_raft::{AddressBook, BadOptions, Group, Limits, NodeOptions, OpenError, ProposeError, RaftNode, Standing, Timings};
-use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions, run_ticker};
+use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions, StepBudget};
 use marchland_region_core::{Game, Ground};
 use marchland_router::{
-    ChannelPump, Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions, Registry, keep_members,
+    Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions, Registry, keep_members,
 };
 use marchland_router_core::TokenSigner;
 use marchland_storage::checkpoint::{CheckpointError, CheckpointOptions, Checkpoints};
@@ -32,7 +32,8 @@ use tokio::task::JoinSet;
 use super::admin::NodeAdmin;
 use super::birth;
 use super::front::{Front, FrontRegions};
-use super::pumps::RegionOutbox;
+use super::keeper::{Keeper, open_with_state};
+use super::scrubber::Scrubber;
 use crate::config::NodeConfig;
 use crate::seams::{Seams, WriterEnd};
 use crate::served::Served;
@@ -113,6 +114,8 @@ pub struct NodeSettings {
     pub timings: Timings,
     /// Sizes of raft.
     pub limits: Limits,
+    /// How long rules may take.
+    pub budget: StepBudget,
     /// Loops of the edge.
     pub edge_workers: usize,
     /// How much the edge takes on.
@@ -193,6 +196,10 @@ impl NodeSettings {
                 // A replica that lags further is sent a checkpoint, which is as small.
                 kept_bytes: mb(1) / 2,
                 ..Limits::default()
+            },
+            budget: StepBudget {
+                step: Duration::from_millis(config.rules.step_budget_ms),
+                stuck: Duration::from_millis(config.rules.stuck_after_ms),
             },
             edge_workers: match config.edge.threads {
                 0 => (cores / 2).max(1),
@@ -281,6 +288,8 @@ struct Inner<S: Seams> {
 
 struct Parts<S: Seams> {
     tasks: JoinSet<()>,
+    /// They never end by themselves.
+    watchers: JoinSet<()>,
     stop_server: oneshot::Sender<()>,
     edge_end: Option<WriterEnd>,
     writer_end: Option<WriterEnd>,
@@ -297,6 +306,7 @@ impl<S: Seams> Node<S> {
     ) -> Result<Self, NodeError> {
         let (fatal_tx, fatal) = watch::channel(None);
         let mut tasks = JoinSet::new();
+        let mut watchers = JoinSet::new();
         let front = Front::new();
         let peers = Peers::new(seams.transport(), security.clone());
         let regions = RegionsService::new(RegionsServiceOptions::default());
@@ -323,6 +333,12 @@ impl<S: Seams> Node<S> {
             let disk = seams.disk();
             let mut opened =
                 DataFolder::open(disk.clone(), &settings.data, settings.node, settings.reserve_bytes, &seams.entropy())?;
+            if opened.has_lost_log()? {
+                // It has forgotten its votes, so it must not speak as who it was.
+                let aside = opened.start_anew("lost-log", &seams.entropy())?;
+                tracing::error!(aside = %aside.display(), "the raft log is lost: what is left is put aside, and the node rejoins");
+                metrics::counter!("marchland_folders_started_anew_total").increment(1);
+            }
             let wall = seams.clock();
             let log_options = LogOptions {
                 salt: opened.id().salt(),
@@ -347,7 +363,7 @@ impl<S: Seams> Node<S> {
                 timings: settings.timings.clone(),
                 limits: settings.limits.clone(),
             };
-            let node = RaftNode::start(options, &seams.transport(), &security, log)?;
+            let node = RaftNode::start(options, &seams.transport(), &security, log.clone())?;
             raft_slot.set(node.service());
             let fatal_node = node.clone();
             let told = fatal_tx.clone();
@@ -357,8 +373,18 @@ impl<S: Seams> Node<S> {
             });
             let opening = Opening { seams: &seams, settings: &settings, raft: &node, peers: &peers, registry: &registry };
             opening.open_groups(served, &checkpoints, &opened, &front, &regions, &source, &mut tasks).await?;
-            tasks.spawn(keep_members(node.clone(), registry.clone()));
-            tasks.spawn(birth::stand_down(registry, node.replica(), fatal_tx.clone()));
+            let scrubber = Scrubber {
+                disk: seams.disk(),
+                log_dir: opened.log_dir(),
+                log,
+                checkpoints: checkpoints.clone(),
+                raft: node.clone(),
+                executor: seams.executor(),
+                found: source.rot_found(),
+            };
+            watchers.spawn(scrubber.run());
+            watchers.spawn(keep_members(node.clone(), registry.clone()));
+            watchers.spawn(birth::stand_down(registry, node.replica(), fatal_tx.clone()));
             tasks.spawn(birth::register::<S>(peers.clone(), settings.clone(), opened.id(), incarnation, fatal_tx.clone()));
             raft = Some(node);
             folder = Some(opened);
@@ -386,7 +412,7 @@ impl<S: Seams> Node<S> {
             source.set_edge(bound.clone());
             edge = Some(bound);
         }
-        let parts = Parts { tasks, stop_server, edge_end, writer_end, folder };
+        let parts = Parts { tasks, watchers, stop_server, edge_end, writer_end, folder };
         Ok(Self(Arc::new(Inner { settings, source, raft, edge, seams, parts: Mutex::new(Some(parts)), fatal })))
     }
 
@@ -439,6 +465,7 @@ impl<S: Seams> Node<S> {
         if let Some(end) = parts.edge_end {
             end.await;
         }
+        parts.watchers.shutdown().await;
         let mut result = Ok(());
         if let Some(raft) = &self.0.raft {
             for group in raft.groups() {
@@ -534,8 +561,9 @@ impl<S: Seams> Opening<'_, S> {
             executor: seams.executor(),
             clock: seams.clock(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            budget: settings.budget,
         }));
-        let region = raft.rebuild_group(region_id, machine.clone(), &replicas).await?;
+        let region = open_with_state(raft, region_id, machine.clone(), &replicas).await?;
         regions.add(machine.clone());
 
         // Idempotent, and at every start: a node that was away when a group was founded comes in the same way. A later
@@ -558,15 +586,18 @@ impl<S: Seams> Opening<'_, S> {
             token_key: Bytes::copy_from_slice(&settings.token_key),
         };
         tasks.spawn(birth::found(directory.service(), directory_genesis));
-        tasks.spawn(run_ticker(machine.clone(), region.clone()));
         let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
         let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members));
         tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
-        let outbox = Arc::new(RegionOutbox::new(machine.clone(), machine.posted()));
-        let pump = ChannelPump::new(region_id, outbox, delivery, PumpOptions::default());
-        let roles = machine.roles();
-        tasks.spawn(async move { pump.run(roles).await });
-        source.set_groups(raft.replica(), vec![directory.group().clone(), region], machine);
+        source.set_groups((*raft).clone(), vec![directory_id, region_id], machine.clone());
+        let keeper = Keeper {
+            raft: (*raft).clone(),
+            machine,
+            peers: (*peers).clone(),
+            members: settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect(),
+            delivery,
+        };
+        tasks.spawn(keeper.run(region));
         Ok(())
     }
 }

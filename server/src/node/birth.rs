@@ -9,6 +9,7 @@
 //! some member knows the world             → what the directory issues (waits for its leader)
 //! every other member says "unborn"        → the first
 //! some member can not be asked            → waits: it may know more
+//! the folder was started anew              → never the first: there was a world
 //! ```
 
 use std::sync::Arc;
@@ -91,6 +92,8 @@ pub(super) async fn incarnation<S: Seams>(
         }
         match (issued, waiting_for.is_empty()) {
             (Some(incarnation), _) => break incarnation,
+            // It was of a world once: it founds none over what may have been lost.
+            (None, true) if folder.is_anew() => waiting_for.push("nobody knows the world that this node was part of".into()),
             (None, true) => break FIRST,
             (None, false) => {}
         }

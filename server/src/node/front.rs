@@ -12,7 +12,7 @@ use marchland_proto::cluster::directory_server::Directory;
 use marchland_proto::cluster::raft_transport_server::{RaftTransport, RaftTransportServer};
 use marchland_proto::cluster::regions_server::Regions;
 use marchland_proto::cluster::{
-    DeliverAnswer, DeliverRequest, EdgeToNode, LocateReply, LocateRequest, NodeToEdge, RaftBatch, RegisterReply, RegisterRequest,
+    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, LocateReply, LocateRequest, NodeToEdge, RaftBatch, RegisterReply, RegisterRequest,
     SignInReply, SignInRequest, SnapshotAnswer, SnapshotChunk, SnapshotRequest,
 };
 use marchland_proto::codes::Code;
@@ -142,6 +142,10 @@ impl<K: KeyedStore, C: Clock> Regions for FrontRegions<K, C> {
 
     async fn attach(&self, request: Request<Streaming<EdgeToNode>>) -> Result<Response<Self::AttachStream>, Status> {
         self.regions.attach(request).await
+    }
+
+    async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
+        self.regions.compare(request).await
     }
 
     async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverAnswer>, Status> {

@@ -11,8 +11,10 @@ mod admin;
 mod assembly;
 mod birth;
 mod front;
+mod keeper;
 mod process;
 mod pumps;
+mod scrubber;
 
 pub use admin::{NodeAdmin, Pages};
 pub use assembly::{Member, Node, NodeError, NodeSettings};

@@ -9,6 +9,8 @@ use clap::Args;
 use marchland_admin::MemberPages;
 use marchland_proto::net::ClusterSecurity;
 use marchland_region_core::Game;
+use marchland_storage::disk::RealDisk;
+use marchland_storage::folder::{DataFolder, FolderOwner};
 
 use super::admin::Pages;
 use super::assembly::{Node, NodeSettings, read_seed};
@@ -29,6 +31,10 @@ pub struct NodeArgs {
     /// Check the configuration and end.
     #[arg(long)]
     pub check: bool,
+    /// Put aside everything that the node keeps, and end: its next start rejoins the cluster as a new replica. For a log that is
+    /// damaged. Never on more than a minority of the nodes at a time: what only they had is lost.
+    #[arg(long, conflicts_with = "check")]
+    pub rejoin: bool,
 }
 
 /// Runs a node of a game until it is asked to stop, or can not go on.
@@ -38,6 +44,9 @@ pub fn main<G: Game>(args: NodeArgs, serve: Serve<G>) -> anyhow::Result<ExitCode
         println!("{} is valid", args.config.display());
         return Ok(ExitCode::SUCCESS);
     }
+    if args.rejoin {
+        return start_anew(&config);
+    }
     init_tracing();
     give_memory_back();
     let runtime = runtime().context("can not start the runtime")?;
@@ -45,6 +54,16 @@ pub fn main<G: Game>(args: NodeArgs, serve: Serve<G>) -> anyhow::Result<ExitCode
     // Whatever still runs has had its time.
     runtime.shutdown_timeout(Duration::from_secs(1));
     code
+}
+
+/// Makes the node somebody else at its next start.
+fn start_anew(config: &NodeConfig) -> anyhow::Result<ExitCode> {
+    // Refuses a folder that is not there, is not this node's, or is in use.
+    FolderOwner::read(&RealDisk, &config.data)?;
+    let entropy = crate::seams::SystemEntropy;
+    let aside = DataFolder::open(RealDisk, &config.data, config.node_id(), 0, &entropy)?.start_anew("rejoin", &entropy)?;
+    println!("what node {} kept is in {} now; start it again, and it takes its place as a new replica", config.node, aside.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Tells the allocator to keep less for later. Buffers of a tick are made on one thread and dropped on another, which by

@@ -18,8 +18,8 @@ use marchland_types::{NodeId, WorldId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    AdminConfig, DevelopmentConfig, EdgeConfig, GroundConfig, ListenConfig, MemberConfig, NodeConfig, RaftConfig, StorageConfig,
-    TlsConfig, WorldConfig,
+    AdminConfig, DevelopmentConfig, EdgeConfig, GroundConfig, ListenConfig, MemberConfig, NodeConfig, RaftConfig, RulesConfig,
+    StorageConfig, TlsConfig, WorldConfig,
 };
 
 const FORMAT: u32 = 1;
@@ -223,6 +223,7 @@ fn node_config(cluster: &ClusterFile, k: u32, members: Vec<MemberConfig>, tls: b
         world: WorldConfig { id: 1, name: cluster.world.clone(), seed: 1, ground: cluster.ground },
         raft: RaftConfig::default(),
         storage: StorageConfig::default(),
+        rules: RulesConfig::default(),
         edge: EdgeConfig {
             tls: tls.then(|| crate::config::EdgeTlsConfig { certificate: "node.pem".into(), key: "node.key".into() }),
             ..EdgeConfig::default()

@@ -46,7 +46,8 @@ impl Cleaning {
             return cleaning;
         };
         let total_bytes: u64 = segments.values().map(|kept| kept.size_bytes).sum();
-        let may_carry = total_bytes > state.live_bytes.saturating_mul(2).saturating_add(SLACK_SEGMENTS * segment_bytes);
+        let may_carry = oldest <= state.superseded
+            || total_bytes > state.live_bytes.saturating_mul(2).saturating_add(SLACK_SEGMENTS * segment_bytes);
         let mut live = false;
         for (id, group) in &mut state.groups {
             while group.lives_in(oldest) {

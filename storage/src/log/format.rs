@@ -226,7 +226,11 @@ impl BatchHeader {
     /// The valid header at this place of a segment's bytes, if there is one.
     pub fn decode(salt: u64, place: Place, segment: &[u8]) -> Option<Self> {
         let start = usize::try_from(place.offset).ok()?;
-        let header = segment.get(start..start.checked_add(BATCH_HEADER_BYTES)?)?;
+        Self::decode_header(salt, place, segment.get(start..start.checked_add(BATCH_HEADER_BYTES)?)?)
+    }
+
+    /// The same, of these bytes alone.
+    pub fn decode_header(salt: u64, place: Place, header: &[u8]) -> Option<Self> {
         let mut reader = Reader(header);
         if reader.u32()? != BATCH_MAGIC {
             return None;
@@ -249,6 +253,11 @@ impl BatchHeader {
         // Planted: a batch whose header is whole counts, torn or not.
         let whole = planted!("torn-tail-accepted") || checksum(salt, self.place.segment, &[payload]) == self.payload_crc;
         whole.then_some(payload)
+    }
+
+    /// Whether this is the payload.
+    pub fn is_payload(&self, salt: u64, payload: &[u8]) -> bool {
+        checksum(salt, self.place.segment, &[payload]) == self.payload_crc
     }
 
     /// Offset of the next batch.

@@ -45,6 +45,8 @@ pub(super) struct State {
     pub live_bytes: u64,
     /// New entries go to this segment or a later one.
     pub current_segment: u64,
+    /// Segments up to this one are to go, whatever it costs to copy what lives in them.
+    pub superseded: u64,
     pub free_bytes: u64,
     pub poisoned: Option<String>,
     /// The writer is gone.
@@ -161,6 +163,16 @@ impl SharedLog {
             return Err(LogError::Busy { queued_bytes: state.queue_bytes });
         }
         Ok(())
+    }
+
+    /// Writes whatever still lives in the finished segments up to this one anew, and lets go of them, since one of them can not be
+    /// read any more: what lives is in memory. Done when none of them is called `.log` any more.
+    pub fn supersede(&self, segment: u64) {
+        let inner = self.inner();
+        let mut state = inner.lock();
+        state.superseded = state.superseded.max(segment.min(state.current_segment.saturating_sub(1)));
+        drop(state);
+        inner.ring();
     }
 
     /// What the writer has done so far.

@@ -244,6 +244,7 @@ impl<D: Disk> LogWriter<D> {
             taken.operations.push(Queued { group, record, bytes, done: None });
             state.committed_dirty.remove(&group);
         }
+        self.clean_wanted |= self.segments.keys().next().is_some_and(|oldest| *oldest <= state.superseded);
         if self.clean_wanted {
             taken.cleaning = Cleaning::plan(state, &self.segments, self.options.segment_bytes, space - taken.bytes);
             self.clean_wanted = taken.cleaning.more;

@@ -43,14 +43,15 @@ function showNode(body, { node, http, status, error }) {
 function showReplica(body, replica, committed) {
   const row = body.insertRow();
   row.className = replica.owner ? 'leader' : '';
-  const remarks = [replica.owner && 'owner', replica.diverged && 'diverged', replica.fault].filter(Boolean).join(', ');
+  const remarks = [replica.owner && 'owner', replica.diverged && 'diverged', replica.fault,
+    replica.halted_index && `halted at entry ${replica.halted_index}: ${replica.halted_because}`].filter(Boolean).join(', ');
   const behind = Math.max(0, committed - replica.applied_index);
   for (const text of [
     replica.group, replica.replica, replica.role, replica.term, replica.tick || '–',
     replica.time_rate ? `${replica.time_rate} %` : '–', replica.sessions, replica.entities, replica.applied_index, behind,
     replica.durable_index,
   ]) cell(row, text);
-  cell(row, remarks, replica.diverged || replica.fault ? 'bad' : '');
+  cell(row, remarks, replica.diverged || replica.fault || replica.halted_index ? 'bad' : '');
 }
 
 async function refresh() {

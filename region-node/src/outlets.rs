@@ -1,0 +1,52 @@
+//! What the outside holds on to, whichever replica stands in a region's place.
+
+use std::sync::Arc;
+
+use marchland_raft::Role;
+use marchland_types::Term;
+use tokio::sync::watch;
+
+use crate::arrivals::Arrivals;
+use crate::backlog::BacklogGauge;
+use crate::doubt::Doubt;
+use crate::port::RegionFacts;
+
+/// Whether this replica performs effects.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ownership {
+    /// It does.
+    pub owner: bool,
+    /// The group stopped on this node; it never will again.
+    pub stopped: bool,
+}
+
+/// Ends of a replica's channels to the outside. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Outlets {
+    pub(crate) ownership: Arc<watch::Sender<Ownership>>,
+    pub(crate) roles: Arc<watch::Sender<Role>>,
+    /// Counts changes of the outbox.
+    pub(crate) posted: Arc<watch::Sender<u64>>,
+    pub(crate) facts: Arc<watch::Sender<RegionFacts>>,
+    /// How much waits for the next tick.
+    pub(crate) gauge: BacklogGauge,
+    /// Where messages of edges go.
+    pub(crate) arrivals: Arrivals,
+    /// What is doubted about the state.
+    pub(crate) doubt: Doubt,
+}
+
+impl Default for Outlets {
+    fn default() -> Self {
+        let gauge = BacklogGauge::default();
+        Self {
+            ownership: Arc::default(),
+            roles: Arc::new(watch::Sender::new(Role::Follower { term: Term(0), leader: None })),
+            posted: Arc::default(),
+            facts: Arc::default(),
+            arrivals: Arrivals::new(gauge.clone()),
+            gauge,
+            doubt: Doubt::default(),
+        }
+    }
+}
