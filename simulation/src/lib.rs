@@ -7,8 +7,8 @@
 //!   fresh thread in a fresh process.
 //! - [`world`] has the machines ([`machine`], [`hardware`], [`disk`]) and the network between them ([`net`]); [`seams`] are their clocks and
 //!   entropy, [`seed`] where everything random comes from.
-//! - [`fault`] is what can go wrong (some of it by [`orders`] to a node), [`plan`] when it does, [`point`] the statements at which power may fail; [`director`] makes a
-//!   plan happen.
+//! - [`fault`] is what can go wrong (some of it by [`orders`] to a node), [`plan`] when it does, [`point`] the statements at which
+//!   a machine may die or stand still; [`director`] makes a plan happen.
 //! - [`fact`] is what happened, [`invariant`] what must hold of it, [`oracle`] brings the two together, [`trace`] writes it down.
 //! - [`planted`] are the bugs that all of this must find.
 //! - [`scenario`] puts all of it together. A new fault, invariant or scenario is one file and a line in its table.
@@ -22,11 +22,9 @@ pub mod hardware;
 pub mod interpose;
 pub mod invariant;
 pub mod level;
-pub mod level;
 pub mod machine;
 pub mod net;
 pub mod oracle;
-pub mod orders;
 pub mod orders;
 pub mod panics;
 pub mod plan;
@@ -36,7 +34,6 @@ pub mod process;
 pub mod report;
 pub mod run;
 mod runtime;
-mod runtime;
 pub mod scenario;
 pub mod seams;
 pub mod seed;
@@ -44,6 +41,5 @@ pub mod shrink;
 pub mod studio;
 pub mod sweep;
 pub mod trace;
-mod wire;
 mod wire;
 pub mod world;
