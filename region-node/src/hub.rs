@@ -15,7 +15,7 @@ use marchland_proto::cluster::{
     AttachAnswer, CellEvent, CellPart, EntityRecord, NodeToEdge, RegionBatch, RegionGone, SessionBatch, SessionEnd,
 };
 use marchland_proto::records::{Motion, OwnState};
-use marchland_types::{CellId, CharacterId, GroupId, LogIndex, RegionId, ReplicaId, Tick};
+use marchland_types::{CellId, CharacterId, GroupId, LogIndex, RegionId, ReplicaId, Tick, planted};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -147,7 +147,8 @@ impl Hub {
     /// Whether the edge was told to start over and has not done so yet. Inputs that it had sent by then come after others
     /// that were lost: taken, they would be gaps.
     pub fn is_unaware(&self, edge: EdgeId) -> bool {
-        self.links.get(&edge).is_none_or(|link| link.unaware)
+        // Planted: what an edge sent before it knew is taken, and what was lost passed over.
+        self.links.get(&edge).is_none_or(|link| link.unaware) && !planted!("command-gap-accepted")
     }
 
     /// The edge wants cells; a full view of each follows.
