@@ -113,12 +113,12 @@ pub fn files(folder: &Path, ends: &str) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Changes a byte in the middle of what a file holds.
+/// Changes a byte in the middle of what a file holds, to another one each time.
 pub fn rot(path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::fs::read(path)?;
     let last = bytes.iter().rposition(|byte| *byte != 0).context("an empty file")?;
     // Zeros may be padding, which nothing depends on.
     let place = bytes[..last / 2].iter().rposition(|byte| *byte != 0).context("no middle")?;
-    bytes[place] ^= 0x40;
+    bytes[place] = bytes[place].wrapping_add(0x40);
     Ok(std::fs::write(path, bytes)?)
 }
