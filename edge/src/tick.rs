@@ -34,7 +34,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             let Some(region) = state.regions.get_mut(&GroupId(batch.group)) else { return };
             let believed = region.route.target() == Some(node) && region.subscribed;
             // Planted: whoever speaks is believed (see also the view).
-            if !believed && !(planted!("late-frame") && batch.gone.is_none()) {
+            if !(believed || planted!("late-frame") && batch.gone.is_none()) {
                 // Whoever was asked before may still speak; it is not believed. But a new owner says by itself that it is one,
                 // and what it has committed is newer than all that came from the one before.
                 let owns = batch.gone.is_none() && batch.index > region.view.index();

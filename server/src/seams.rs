@@ -169,7 +169,7 @@ impl Seams for Production {
         for (number, worker) in workers.into_iter().enumerate() {
             let (ended, end) = tokio::sync::oneshot::channel::<()>();
             let mut builder = tokio::runtime::Builder::new_current_thread();
-            let runtime = pace(builder.enable_all(), self.clock.clone()).build()?;
+            let runtime = pace(builder.enable_all(), self.clock).build()?;
             std::thread::Builder::new().name(format!("edge-{number}")).spawn(move || {
                 tokio::task::LocalSet::new().block_on(&runtime, run_worker(worker));
                 // Dropped when the loop panics, too: either way it has ended.
