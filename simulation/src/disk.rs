@@ -3,11 +3,33 @@
 //! A disk that says that it has synced and has not is what the invariants must notice first of all: it stands for every mistake by
 //! which something is acknowledged before it is durable.
 
+use std::cell::Cell;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use marchland_storage::disk::{Disk, DiskFile, SimCounters, SimDisk, SimFile};
+
+use crate::oracle::{self, Violation};
+use crate::{interpose, machine};
+
+thread_local! {
+    /// What power losses did to writes that were not synced, in this run: dropped, torn, names undone.
+    static LOST: Cell<[u64; 3]> = const { Cell::new([0; 3]) };
+}
+
+/// Starts this thread's counts.
+pub fn begin() {
+    LOST.set([0; 3]);
+}
+
+/// What power losses did to what was not synced, with how often.
+#[must_use]
+pub fn lost() -> [(&'static str, u64); 3] {
+    let [writes, torn, names] = LOST.get();
+    [("writes dropped by a power loss", writes), ("writes torn by a power loss", torn), ("names undone by a power loss", names)]
+}
 
 /// The disk of a machine. Clones share it.
 #[derive(Clone)]
@@ -15,7 +37,38 @@ pub struct MachineDisk {
     disk: SimDisk,
     lies: bool,
     usual_latency: Duration,
+    log: LogHealth,
 }
+
+/// Whether a write or sync of the raft log has failed in this boot, and when. Nobody may write to a log after that: what the
+/// failed sync should have written is lost, though it can still be read (Rebello et al. 2020, "Can applications recover from fsync failures?").
+#[derive(Clone, Default)]
+struct LogHealth(Arc<Mutex<Option<Duration>>>);
+
+impl LogHealth {
+    fn failed_at(&self) -> Option<Duration> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called with what came of a write or sync.
+    fn saw<T>(&self, what: &str, result: io::Result<T>) -> io::Result<T> {
+        if machine::is_ghost() {
+            return result;
+        }
+        if let Some(at) = self.failed_at() {
+            let found = format!("a {what} of the raft log of {} after it failed at {at:?}", machine::current_name());
+            oracle::report(Violation::new("failed-log-left-alone", found));
+        }
+        let failed = result.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::StorageFull);
+        if failed {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(interpose::driver_time());
+        }
+        result
+    }
+}
+
+/// Where a node has its raft log.
+const LOG: &str = "/data/log";
 
 impl MachineDisk {
     /// An empty disk. One that `lies` forgets that it was asked to sync files.
@@ -23,15 +76,23 @@ impl MachineDisk {
     pub fn new(seed: u64, latency: Duration, lies: bool) -> Self {
         let disk = SimDisk::new(seed);
         disk.set_latency(latency);
-        Self { disk, lies, usual_latency: latency }
+        Self { disk, lies, usual_latency: latency, log: LogHealth::default() }
     }
 
     /// The disk that a power loss at this moment leaves; whoever has this one writes into nothing from here on.
     #[must_use]
     pub fn after_power_loss(&self, chance: u64) -> Self {
         let disk = self.disk.copy();
+        let before = disk.counters();
         disk.crash(chance);
-        Self { disk, lies: self.lies, usual_latency: self.usual_latency }
+        let after = disk.counters();
+        let [writes, torn, names] = LOST.get();
+        LOST.set([
+            writes + after.lost_writes - before.lost_writes,
+            torn + after.torn_writes - before.torn_writes,
+            names + after.undone_names - before.undone_names,
+        ]);
+        Self { disk, lies: self.lies, usual_latency: self.usual_latency, log: LogHealth::default() }
     }
 
     /// The disk that the end of the process at this moment leaves, likewise.
@@ -39,7 +100,7 @@ impl MachineDisk {
     pub fn after_kill(&self) -> Self {
         let disk = self.disk.copy();
         disk.kill();
-        Self { disk, lies: self.lies, usual_latency: self.usual_latency }
+        Self { disk, lies: self.lies, usual_latency: self.usual_latency, log: LogHealth::default() }
     }
 
     /// How long the next sync takes, for whoever drives a writer.
@@ -51,6 +112,16 @@ impl MachineDisk {
     /// Makes syncs take about this long.
     pub fn set_latency(&self, latency: Duration) {
         self.disk.set_latency(latency);
+    }
+
+    /// When a write or sync of the raft log failed for want of a working disk, in this boot.
+    #[must_use]
+    pub fn log_failed_at(&self) -> Option<Duration> {
+        self.log.failed_at()
+    }
+
+    fn file(&self, path: &Path, file: SimFile) -> MachineFile {
+        MachineFile { file, lies: self.lies, log: path.starts_with(LOG).then(|| self.log.clone()) }
     }
 
     /// What syncs took before any fault.
@@ -99,11 +170,11 @@ impl Disk for MachineDisk {
     type File = MachineFile;
 
     fn open(&self, path: &Path) -> io::Result<MachineFile> {
-        Ok(MachineFile { file: self.disk.open(path)?, lies: self.lies })
+        Ok(self.file(path, self.disk.open(path)?))
     }
 
     fn create(&self, path: &Path) -> io::Result<MachineFile> {
-        Ok(MachineFile { file: self.disk.create(path)?, lies: self.lies })
+        Ok(self.file(path, self.disk.create(path)?))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -143,11 +214,23 @@ impl Disk for MachineDisk {
 pub struct MachineFile {
     file: SimFile,
     lies: bool,
+    /// Of a file of the raft log.
+    log: Option<LogHealth>,
+}
+
+impl MachineFile {
+    fn saw<T>(&self, what: &str, result: io::Result<T>) -> io::Result<T> {
+        match &self.log {
+            Some(log) => log.saw(what, result),
+            None => result,
+        }
+    }
 }
 
 impl DiskFile for MachineFile {
     fn write_all_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(bytes, offset)
+        let written = self.file.write_all_at(bytes, offset);
+        self.saw("write", written)
     }
 
     fn read_exact_at(&self, out: &mut [u8], offset: u64) -> io::Result<()> {
@@ -163,6 +246,10 @@ impl DiskFile for MachineFile {
     }
 
     fn sync_data(&mut self) -> io::Result<()> {
-        if self.lies { Ok(()) } else { self.file.sync_data() }
+        if self.lies {
+            return Ok(());
+        }
+        let synced = self.file.sync_data();
+        self.saw("sync", synced)
     }
 }

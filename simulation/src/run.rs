@@ -10,7 +10,7 @@ use crate::report::{MET, SeedReport};
 use crate::scenario::{Outcome, Scenario};
 use crate::seed::Seed;
 use crate::trace::{About, Detail, TraceSubscriber};
-use crate::{invariant, level, orders, panics, point, trace};
+use crate::{disk, invariant, level, orders, panics, point, trace};
 
 /// Stack of the simulation's thread: unoptimised futures of a whole cluster are nested deeply.
 const STACK_BYTES: usize = 32 << 20;
@@ -64,6 +64,7 @@ fn on_this_thread(scenario: &'static Scenario, seed: Seed, options: RunOptions) 
     oracle::begin(invariant::all());
     point::begin();
     level::begin();
+    disk::begin();
     orders::begin();
     marchland_types::planted::install(options.planted);
     let mut outcome = Outcome::default();
@@ -83,6 +84,7 @@ fn on_this_thread(scenario: &'static Scenario, seed: Seed, options: RunOptions) 
         outcome.sometimes.insert(format!("{MET}{name}"), times);
     }
     outcome.fired.extend(point::fired_by_role());
+    outcome.sometimes.extend(disk::lost().map(|(what, times)| (what.to_owned(), times)));
     if options.planted.is_some() {
         outcome.sometimes.insert("reached the planted bug".to_owned(), marchland_types::planted::reached());
     }

@@ -1,14 +1,20 @@
 //! The next write or sync of a machine's disk fails with EIO. Its node must stop, and must not write on as if nothing had happened; a
 //! later start finds a disk that works.
 
+use std::time::Duration;
+
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use super::{Befalls, Begun, FaultKind};
 use crate::machine::MachineName;
+use crate::oracle::{self, Violation};
 use crate::trace_line;
 use crate::world::World;
+
+/// A node whose raft log has failed stops within this.
+const STOPS_WITHIN: Duration = Duration::from_millis(500);
 
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +59,14 @@ impl FaultKind for FailingDisk {
             let failed = disk.failures() > before;
             disk.fail_writes(0);
             disk.fail_syncs(0);
+            if let Some(at) = disk.log_failed_at()
+                && world.is_running(&target)
+                && world.elapsed() > at + STOPS_WITHIN
+            {
+                let found =
+                    format!("{target} still runs, its raft log failed at {at:?}, expected to stop within {STOPS_WITHIN:?}");
+                oracle::report(Violation::new("failed-log-stops", found));
+            }
             world.start(&target);
             failed
         })
