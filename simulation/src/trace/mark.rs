@@ -119,7 +119,8 @@ impl Mark {
     #[must_use]
     pub fn is_flood(&self) -> bool {
         let fact = |fact: &Fact| {
-            matches!(fact, Fact::Shown { .. } | Fact::StateHash { .. } | Fact::Applied { .. } | Fact::Acknowledged { .. })
+            let of_frames = matches!(fact, Fact::Shown { .. } | Fact::Acknowledged { .. });
+            of_frames || matches!(fact, Fact::StateHash { .. } | Fact::Applied { .. } | Fact::Stands { .. })
         };
         matches!(self, Self::Fact(told) if fact(told)) || *self == Self::Library
     }

@@ -16,6 +16,9 @@ pub const BLACKOUT: Duration = Duration::from_millis(200);
 /// How much time a summary is about.
 const SUMMARY_EVERY: Duration = Duration::from_secs(1);
 
+/// Kind of the lines that tell of frames.
+const FRAMES: &str = "frame";
+
 /// Writes a trace to a file.
 pub(super) struct TextTrace {
     out: BufWriter<File>,
@@ -53,6 +56,13 @@ impl TextTrace {
         if let Mark::Violation { .. } = entry.mark {
             self.violation.get_or_insert_with(|| (entry.at, entry.text.clone()));
             writeln!(self.out, "#")?;
+        }
+        if let Mark::Fact(Fact::Joined { resumed: false, .. }) = entry.mark {
+            // Whoever left and came anew was not kept waiting.
+            let key = (entry.lane.clone(), FRAMES);
+            if let Some(flood) = self.floods.remove(&key) {
+                self.summary(entry.at, &entry.lane, FRAMES, &flood)?;
+            }
         }
         if self.detail == Detail::Domain && entry.mark.is_flood() {
             return self.gather(entry);

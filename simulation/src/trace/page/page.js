@@ -10,7 +10,7 @@ let view = [0, end];
 let pin = run.violation ? run.violation.at : null;
 let pointer = null;
 
-const QUIET_KINDS = new Set(["frame", "state", "applied", "ack", "library"]);
+const QUIET_KINDS = new Set(["frame", "state", "applied", "ack", "level", "library"]);
 const shownKinds = new Set(run.events.map((e) => e[1]).filter((kind) => !QUIET_KINDS.has(kind)));
 
 const FAULT_COLOURS = [

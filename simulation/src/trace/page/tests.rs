@@ -34,10 +34,14 @@ fn recording() -> Recording {
     tell(10, "n1", leads(1, replica(1)));
     tell(20, "p1", frame(1, 0));
     tell(70, "p1", frame(2, 4));
+    let anew = Mark::Fact(Fact::Joined { client: ClientId(2), resumed: false, attach: 1 });
+    tell(75, "p2", frame(2, 0));
     tell(80, "-", Mark::FaultBegins { number: 1, name: "power-loss".to_owned(), target: "n1".into() });
     tell(80, "-", Mark::Machine { name: "n1".into(), state: MachineState::Down });
     tell(400, "n2", leads(2, replica(2)));
+    tell(490, "p2", anew);
     tell(500, "p1", frame(3, 4));
+    tell(520, "p2", frame(3, 0));
     tell(600, "-", Mark::FaultEnds { number: 1 });
     tell(600, "n1", up(2));
     let what = "c1 saw <tick> 3".to_owned();
@@ -64,7 +68,7 @@ fn the_page_holds_lanes_faults_blackouts_and_the_violation() {
     };
     assert_eq!(
         (names("groups"), names("machines"), names("clients")),
-        (vec!["region(1,1)".to_owned()], vec!["n1".to_owned()], vec!["p1".to_owned()])
+        (vec!["region(1,1)".to_owned()], vec!["n1".to_owned()], vec!["p1".to_owned(), "p2".to_owned()])
     );
     let times = |spans: &Value| -> Vec<(f64, f64)> {
         spans.as_array().unwrap().iter().map(|s| (s["from"].as_f64().unwrap(), s["to"].as_f64().unwrap())).collect()
@@ -73,6 +77,7 @@ fn the_page_holds_lanes_faults_blackouts_and_the_violation() {
     assert_eq!(times(&run["machines"][0]["states"]), [(0.0, 80.0), (80.0, 600.0), (600.0, 700.0)]);
     assert_eq!(times(&run["faults"]), [(80.0, 600.0)]);
     assert_eq!(times(&run["clients"][0]["blackouts"]), [(70.0, 500.0)]);
+    assert_eq!(times(&run["clients"][1]["blackouts"]), [], "whoever left and came anew was not kept waiting");
     assert_eq!(run["clients"][0]["acknowledged"], serde_json::json!([[70.0, 4]]));
     assert_eq!(run["events"].as_array().unwrap().len(), recording().entries.len());
 }
