@@ -54,13 +54,14 @@ impl Answer for LocateReply {
 }
 
 impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
-    /// Asks nodes in turn until one gives an answer that is not about itself.
+    /// Asks nodes in turn until one gives an answer that is not about itself, or nobody wants it any more.
     async fn ask<A: Answer, F: Future<Output = Result<tonic::Response<A>, Status>>>(
         self: &Rc<Self>,
+        wanted: impl Fn() -> bool,
         call: impl Fn(DirectoryClient<Channel>) -> F,
-    ) -> A {
+    ) -> Option<A> {
         let mut node = self.directory_at.get().unwrap_or(self.nodes[0]);
-        loop {
+        while wanted() {
             let client = DirectoryClient::over(self.channel(node));
             let leader = match tokio::time::timeout(ATTEMPT, call(client)).await {
                 Ok(Ok(answer)) => {
@@ -68,7 +69,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                     let code = Code::from_u32(answer.code());
                     if !matches!(code, Some(Code::NotLeader | Code::Unavailable)) {
                         self.directory_at.set(Some(node));
-                        return answer;
+                        return Some(answer);
                     }
                     ReplicaId(answer.leader()).node()
                 }
@@ -87,16 +88,22 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+        None
     }
 
-    /// Admits a character, within the time that a `Hello` has.
-    pub(crate) async fn sign_in(self: &Rc<Self>, request: SignInRequest) -> Result<SignInAnswer, SignInRefused> {
-        let asked = self.ask(|mut client| {
+    /// Admits a character, within the time that a `Hello` has. Not tried again once the client has gone: it may have come back over
+    /// another edge, and a sign-in that is late would end the session that it has there.
+    pub(crate) async fn sign_in(
+        self: &Rc<Self>,
+        request: SignInRequest,
+        wanted: impl Fn() -> bool,
+    ) -> Result<SignInAnswer, SignInRefused> {
+        let asked = self.ask(wanted, |mut client| {
             let request = request.clone();
             async move { client.sign_in(request).await }
         });
         let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await;
-        let Ok(SignInReply { code, reason, answer, .. }) = reply else {
+        let Ok(Some(SignInReply { code, reason, answer, .. })) = reply else {
             return Err(SignInRefused { code: Code::Unavailable as u32, reason: "the directory does not answer".into() });
         };
         match answer {
@@ -114,8 +121,8 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             return Some(only);
         }
         let request = LocateRequest { world: self.shared.options.world.0, character: character.0 };
-        let asked = self.ask(|mut client| async move { client.locate(request).await });
-        let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await.ok()?;
+        let asked = self.ask(|| true, |mut client| async move { client.locate(request).await });
+        let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await.ok().flatten()?;
         let found = reply.code == Code::Ok as u32 && reply.group != 0;
         found.then_some(Located { group: GroupId(reply.group), region: RegionId(reply.region) })
     }
@@ -132,7 +139,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     pub(crate) async fn learn_map(self: Rc<Self>) {
         loop {
             let request = LocateRequest { world: self.shared.options.world.0, character: 0 };
-            let reply = self.ask(|mut client| async move { client.locate(request).await }).await;
+            let Some(reply) = self.ask(|| true, |mut client| async move { client.locate(request).await }).await else { return };
             let regions: Vec<Located> = reply
                 .map
                 .iter()

@@ -280,7 +280,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 let (worker, conn) = (self.clone(), conn.clone());
                 spawn_local(async move {
                     point!("edge.before_sign_in");
-                    let answer = worker.sign_in(request).await;
+                    let answer = worker.sign_in(request, || !conn.borrow().session.is_closed()).await;
                     point!("edge.signed_in");
                     worker.drive(&conn, |session, now, _, out| {
                         session.handle_signed_in(now, answer.as_ref().map_err(Clone::clone), out);

@@ -182,7 +182,8 @@ impl Machine {
         }
         self.tell(MachineState::Ghost, format_args!("POWER LOSS of {} {why}", self.name));
         self.power.borrow().cut();
-        let chance = self.seed.number(&format!("power loss {} {}", self.name, self.boots.get()));
+        // By the moment, not by the number of the boot: an earlier fault that is taken out of a plan changes nothing here.
+        let chance = self.seed.number(&format!("power loss {} {}", self.name, interpose::driver_time().as_millis()));
         self.hardware.borrow_mut().take_image_after_power_loss(chance);
         self.phase.replace(Phase::Ghost { dark: true });
         true

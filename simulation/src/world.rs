@@ -397,3 +397,6 @@ impl World {
         machine::bury(|| drop(runtime));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,12 +18,36 @@ fn hash_of_everything(seed: &str, more: &[&str]) -> String {
     json(&arguments)["trace_hash"].as_str().expect("a single seed has a hash").to_owned()
 }
 
+/// Hashes of the full trace of many seeds, in one batch of two processes at a time.
+fn hashes_of_a_batch(scenario: &str, seeds: u64) -> Vec<String> {
+    let seeds = seeds.to_string();
+    let arguments = ["--scenario", scenario, "--detail", "everything", "--hashes", "--jobs", "2", "--seeds", &seeds];
+    let output = simulate(&arguments);
+    let lines = String::from_utf8(output.stdout).expect("UTF-8");
+    let mut hashes: Vec<(u64, String)> = lines
+        .lines()
+        .filter_map(|line| line.strip_prefix("seed ")?.split_once(" trace "))
+        .map(|(seed, hash)| (seed.parse().expect("a seed"), hash.to_owned()))
+        .collect();
+    hashes.sort();
+    hashes.into_iter().map(|(_, hash)| hash).collect()
+}
+
+/// All events of all libraries, of 20 seeds or as many as `MARCHLAND_SIMULATION_SEEDS` says: a batch, and each alone.
 #[test]
-fn a_seed_gives_the_same_run_in_every_process_and_another_seed_another() {
-    for seed in ["1", "2", "3"] {
-        assert_eq!(hash_of_everything(seed, &[]), hash_of_everything(seed, &[]), "seed {seed}");
+fn a_seed_gives_the_same_run_in_every_process_in_a_batch_and_alone() {
+    let asked = std::env::var("MARCHLAND_SIMULATION_SEEDS").ok();
+    let of_the_stack = asked.map_or(2, |text| text.parse().expect("MARCHLAND_SIMULATION_SEEDS is a number"));
+    for (scenario, seeds) in [("echo", 20), ("standard", of_the_stack)] {
+        let batch = hashes_of_a_batch(scenario, seeds);
+        assert_eq!(batch.len() as u64, seeds);
+        for (seed, hash) in (1..).zip(&batch) {
+            let alone = json(&["--scenario", scenario, "--detail", "everything", "--seed", &u64::to_string(&seed)]);
+            assert_eq!(alone["trace_hash"].as_str(), Some(hash.as_str()), "{scenario} seed {seed}");
+        }
+        let different: std::collections::BTreeSet<&String> = batch.iter().collect();
+        assert_eq!(different.len(), batch.len(), "two seeds of {scenario} ran alike");
     }
-    assert_ne!(hash_of_everything("1", &[]), hash_of_everything("2", &[]));
 }
 
 #[test]
@@ -60,5 +84,7 @@ fn a_violation_exits_with_one_and_prints_the_command_that_repeats_it() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("cargo run --release -p simulation -- --scenario thread-leak --seed 7"), "{said}");
-    assert_eq!(simulate(&["--scenario", "nothing"]).status.code(), Some(2));
+    for wrong in [&["--scenario", "nothing"][..], &["--seed", "1", "--seeds", "2"], &["--plan", "/nowhere", "--seed", "1"]] {
+        assert_eq!(simulate(wrong).status.code(), Some(2), "{wrong:?}");
+    }
 }

@@ -96,7 +96,8 @@ fn settings(node: NodeId, seed: u64, weather: Weather) -> NodeSettings {
         log: LogOptions {
             segment_bytes: weather.segment_bytes,
             retain_bytes: 256 * 1024,
-            reserve_bytes: 0,
+            // Between what full disks leave: with some of them work is refused, with others writes fail.
+            reserve_bytes: 64 * 1024,
             ..LogOptions::default()
         },
         checkpoints: CheckpointOptions::default(),

@@ -29,10 +29,17 @@ use crate::world::Boot;
 
 /// Between two inputs.
 const INPUT_EVERY_MS: u32 = 100;
-/// Time within which a connection must be made and joined; the edge has its own, shorter deadlines.
-const CONNECT_WITHIN: Duration = Duration::from_secs(15);
+/// Time within which a connection must be made and joined, or else it is tried anew. A client that waits to be let in says nothing, so
+/// nobody tells it that the edge has lost its power and its memory.
+const CONNECT_WITHIN: Duration = Duration::from_millis(2_500);
+/// A connection on which nothing was heard for this long is given up: not even a ping was answered.
+const SILENT_FOR: Duration = Duration::from_millis(1_500);
+/// Of so many inputs, one goes with a ping.
+const PINGS_EVERY: u64 = 5;
 /// A session without a client lingers for longer than this.
 const SESSION_LASTS: Duration = Duration::from_millis(LINGER_MS - 3_000);
+/// An edge tries to sign somebody in for less than this, and the network delivers nothing that is older.
+const SIGN_IN_IN_DOUBT: Duration = Duration::from_secs(15);
 /// Between two attempts.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 /// Of a hundred attempts after a lost connection, so many go to another edge.
@@ -99,6 +106,8 @@ struct Player<P> {
     mind: RefCell<P>,
     /// What each action that was sent is.
     sent: RefCell<BTreeMap<u64, u32>>,
+    /// Until then a sign-in that was given up may still be carried out.
+    in_doubt_until: Cell<Option<Instant>>,
 }
 
 /// Why a connection is no more.
@@ -126,6 +135,7 @@ pub(super) async fn play<S: Studio>(
         random: RefCell::new(random),
         mind: RefCell::new(S::player(person)),
         sent: RefCell::default(),
+        in_doubt_until: Cell::default(),
     };
     let sign_in = Login::SignIn { token, character_name: name_of(person) };
     let mut login = sign_in.clone();
@@ -142,9 +152,14 @@ pub(super) async fn play<S: Studio>(
             }
             Ok(Err(error)) => {
                 trace_line!("not connected: {error}");
+                player.gave_up(&login, &error);
                 End::Lost(error)
             }
-            Err(_) => End::Lost(ClientError::Lost(format!("not connected within {CONNECT_WITHIN:?}"))),
+            Err(_) => {
+                let error = ClientError::Lost(format!("not connected within {CONNECT_WITHIN:?}"));
+                player.gave_up(&login, &error);
+                End::Lost(error)
+            }
         };
         let away = match end {
             End::Left => {
@@ -153,7 +168,7 @@ pub(super) async fn play<S: Studio>(
             }
             End::Lost(error) => {
                 match (&mut login, error.code()) {
-                    (_, Some(code @ (Code::BadResume | Code::Superseded))) => {
+                    (Login::Resume(_), Some(code @ (Code::BadResume | Code::Superseded))) => {
                         player.session_lost(code);
                         login = sign_in.clone();
                     }
@@ -199,12 +214,18 @@ impl<P: Mind> Player<P> {
         self.sent.borrow_mut().retain(|seq, _| *seq < client.next_seq());
         let mut pulse = interval(Duration::from_millis(u64::from(INPUT_EVERY_MS)));
         pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (mut heard_at, mut inputs) = (Instant::now(), 0);
         let error = loop {
             let heard = tokio::select! {
                 biased;
                 heard = client.next() => Some(heard),
                 _ = pulse.tick() => None,
             };
+            if heard.is_some() {
+                heard_at = Instant::now();
+            } else if heard_at.elapsed() > SILENT_FOR {
+                break ClientError::Lost(format!("nothing heard for {SILENT_FOR:?}"));
+            }
             let done = match heard {
                 Some(Ok(Heard::Frame(_))) => {
                     self.saw(who, client);
@@ -216,7 +237,12 @@ impl<P: Mind> Player<P> {
                     self.leave(who, client).await;
                     return End::Left;
                 }
-                None => self.act(client).await,
+                None => {
+                    inputs += 1;
+                    let sending = self.send(client, inputs % PINGS_EVERY == 0);
+                    let stuck = |_| Err(ClientError::Lost(format!("nothing sent for {SILENT_FOR:?}")));
+                    timeout(SILENT_FOR, sending).await.unwrap_or_else(stuck)
+                }
             };
             self.notes.unacked.set(client.unacked().max(self.sent.borrow().len()));
             if let Err(error) = done {
@@ -225,6 +251,13 @@ impl<P: Mind> Player<P> {
         };
         tell(&Fact::Disconnected { client: who, reason: error.to_string() });
         End::Lost(error)
+    }
+
+    async fn send(&self, client: &mut PlayerClient<SimStream>, pings: bool) -> Result<(), ClientError> {
+        if pings {
+            client.ping(0).await?;
+        }
+        self.act(client).await
     }
 
     fn wants_to_leave(&self) -> bool {
@@ -256,8 +289,20 @@ impl<P: Mind> Player<P> {
         self.notes.unacked.set(0);
     }
 
+    /// A sign-in without an answer may still be carried out, and then ends the session of a later one: the last to sign in has the
+    /// character, and only the directory knows who was the last.
+    fn gave_up(&self, login: &Login, error: &ClientError) {
+        if matches!(login, Login::SignIn { .. }) && error.code().is_none() {
+            self.in_doubt_until.set(Some(Instant::now() + SIGN_IN_IN_DOUBT));
+        }
+    }
+
     /// A session lasts longer than any fault of a plan: nobody may have to sign in again.
     fn session_lost(&self, code: Code) {
+        if code == Code::Superseded && self.in_doubt_until.get().is_some_and(|until| Instant::now() < until) {
+            trace_line!("superseded by a sign-in of its own that it had given up");
+            return;
+        }
         let silent = self.notes.last_frame.get().map(|at| at.elapsed());
         if let Some(silent) = silent.filter(|silent| *silent < SESSION_LASTS) {
             let what = format!("{:?} lost its session ({code:?}) {silent:?} after its last frame", self.notes.client.get());
