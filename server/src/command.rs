@@ -8,7 +8,7 @@ use marchland_admin::command::{AdminArgs, Outcome, VerifyArgs};
 use marchland_region_core::Game;
 
 use crate::served::Serve;
-use crate::{certs, node, up};
+use crate::{certs, node, replay, up};
 
 /// Commands of every game's server.
 #[derive(Subcommand)]
@@ -19,6 +19,8 @@ pub enum Command {
     Node(node::NodeArgs),
     /// Take a cut through a running cluster and compare all replicas of every region.
     Verify(VerifyArgs),
+    /// Re-run a part of a region's log out of a node's data folder, and compare every recorded state hash.
+    Replay(replay::ReplayArgs),
     /// Ask a running cluster about itself.
     Admin(AdminArgs),
     /// Make a development authority, or a node's certificate signed by it.
@@ -36,6 +38,7 @@ impl Command {
             Self::Node(args) => node::main(args, serve),
             Self::Up(args) => block_on(up::run(args)).map(|()| ExitCode::SUCCESS),
             Self::Verify(args) => block_on(async { Ok(exit(args.run(&mut std::io::stdout()).await?)) }),
+            Self::Replay(args) => replay::main(&args, serve),
             Self::Admin(args) => block_on(async { Ok(exit(args.run(&mut std::io::stdout()).await?)) }),
             Self::Certs(args) => certs::run(args).map(|()| ExitCode::SUCCESS),
         }

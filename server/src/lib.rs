@@ -12,6 +12,7 @@ pub mod config;
 pub mod demo;
 pub mod node;
 mod pace;
+pub mod replay;
 pub mod seams;
 pub mod served;
 pub mod signals;
