@@ -57,7 +57,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     again(&mut cluster, &load, "the log is gone", || Ok(std::fs::remove_dir_all(&log)?)).await?;
     replaced(&cluster, 1, 2).await?;
     ensure!(cluster.said(1)?.contains("the raft log is lost"), "{}", cluster.last_words());
-    ensure!(!files(&data.join("set-aside-lost-log-1/checkpoints"), "checkpoint")?.is_empty(), "the rest was not put aside");
+    ensure!(!files(&data.join("set-aside-lost-log-1/keyed"), "")?.is_empty(), "the rest was not put aside");
 
     load.fault("a byte of the log is rotten");
     cluster.kill_node(1).await?;

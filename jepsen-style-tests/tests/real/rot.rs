@@ -22,12 +22,8 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     lose_folder(&mut cluster, 1).await?;
     let config = cluster.node_config(1);
     let text = std::fs::read_to_string(&config)?;
-    ensure!(!text.contains("segment_mb"), "the configuration has a size of segments already");
-    let small = match text.contains("[storage]") {
-        true => text.replacen("[storage]", "[storage]\nsegment_mb = 1", 1),
-        false => format!("{text}\n[storage]\nsegment_mb = 1\n"),
-    };
-    std::fs::write(&config, small)?;
+    let size = text.lines().find(|line| line.starts_with("segment_mb = ")).context("no size of segments")?;
+    std::fs::write(&config, text.replacen(size, "segment_mb = 1", 1))?;
     cluster.start_node(1)?;
     replaced(&cluster, 1, 2).await?;
     let data = cluster.node_data(1);
