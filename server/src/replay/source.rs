@@ -2,7 +2,7 @@
 //!
 //! Nothing is written, synced or locked, so the node may run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use marchland_storage::checkpoint::{CheckpointInfo, Checkpoints};
 use marchland_storage::disk::ReadOnlyDisk;
 use marchland_storage::folder::{FolderError, FolderOwner, checkpoints_dir, log_dir};
 use marchland_storage::log::{self, History};
-use marchland_types::{GroupId, LogIndex};
+use marchland_types::{GroupId, GroupKind, LogIndex};
 use prost::Message;
 
 /// The format of a region's checkpoint header that this build reads.
@@ -96,9 +96,12 @@ impl Source {
         ensure!(states.is_dir(), "data folder {} is incomplete: it has no checkpoints", folder.display());
         let reader = Checkpoints::looked_at(disk, &states);
         let infos = reader.list()?;
-        let mut groups = log::groups(&disk, &log)?;
-        groups.extend(infos.iter().map(|info| info.group));
-        groups.retain(|group| group.kind() == Some(marchland_types::GroupKind::Region));
+        let is_region = |group: &GroupId| group.kind() == Some(GroupKind::Region);
+        let mut groups: BTreeSet<GroupId> = infos.iter().map(|info| info.group).filter(is_region).collect();
+        if !groups.iter().any(|group| group.serial() == region) {
+            // A young region has no checkpoint yet.
+            groups.extend(log::groups(&disk, &log)?.iter().filter(|group| is_region(group)));
+        }
         let Some(group) = groups.iter().copied().find(|group| group.serial() == region) else {
             let known: Vec<String> = groups.iter().map(|group| group.serial().to_string()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
