@@ -1,7 +1,7 @@
 //! What goes wrong, one file each. To add one: a file here, and its name in the list of [`faults!`](self).
 //!
 //! A fault counts only when something observable came of it. Of most that is known when they begin; a disk that will fail at the next
-//! write is only [`Begun::Armed`], and tells at its end whether there was one.
+//! write is only `Begun::Armed`, and tells at its end whether there was one.
 
 mod bridge;
 mod clock_drift;
