@@ -199,7 +199,7 @@ mod tests {
         let (log, mut writer) = open_log(&disk);
         append(&log, &mut writer, 0..40);
         let segments = finished_segments(&disk, Path::new(DIR)).unwrap();
-        disk.rot(&segments[0].path, 70, 0x01).unwrap();
+        disk.rot(&segments[0].path, 40, 0x01).unwrap();
         assert!(scrub(&disk).1.is_some());
         disk.remove(&segments[0].path).unwrap();
         assert!(SegmentScrub::begin(&disk, &segments, 0, &segments[1].path).unwrap().is_none());
