@@ -67,10 +67,19 @@ fn first_failing(
 
 /// The smallest list of entries that still fails when any one more is taken out. `first_failing` says which of several lists
 /// fails, the first of them. The whole list must fail.
-fn ddmin<T: Clone>(
+fn ddmin<T: Clone + PartialEq>(
     mut entries: Vec<T>,
     mut first_failing: impl FnMut(&[Vec<T>]) -> io::Result<Option<usize>>,
 ) -> io::Result<Vec<T>> {
+    // Lists that did not fail are not tried again: a run is a function of its plan.
+    let mut passed: Vec<Vec<T>> = Vec::new();
+    let mut first_failing = |candidates: &[Vec<T>]| -> io::Result<Option<usize>> {
+        let (numbers, fresh): (Vec<usize>, Vec<Vec<T>>) =
+            candidates.iter().cloned().enumerate().filter(|(_, list)| !passed.contains(list)).unzip();
+        let found = first_failing(&fresh)?;
+        passed.extend(fresh.into_iter().take(found.unwrap_or(usize::MAX)));
+        Ok(found.map(|found| numbers[found]))
+    };
     if entries.is_empty() || first_failing(&[Vec::new()])?.is_some() {
         return Ok(Vec::new());
     }
