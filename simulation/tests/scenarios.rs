@@ -80,7 +80,7 @@ fn the_owner_loses_power_and_nothing_acknowledged_is_lost() {
 
 #[test]
 fn faults_of_every_kind_lose_nothing_either() {
-    let report = sweep("rough-weather", "4");
+    let report = sweep("rough-weather", "10");
     assert!(count(&report, "sometimes", "resumed sessions") > 0, "{report}");
 }
 
