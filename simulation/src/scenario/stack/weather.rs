@@ -33,7 +33,7 @@ impl Weather {
     pub(crate) fn of(seed: Seed) -> Self {
         let mut stream = seed.stream("weather");
         Self {
-            kept_entries: [5, 20, 60, 400][stream.random_range(0..4)],
+            kept_entries: [5, 5, 20, 60, 400][stream.random_range(0..5)],
             segment_bytes: [16, 64, 256][stream.random_range(0..3)] * 1024,
             persist_age_ms: [700, 2_500][stream.random_range(0..2)],
             ..Self::of_network(seed)

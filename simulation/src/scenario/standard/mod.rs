@@ -9,10 +9,10 @@ mod points;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
-use self::points::{CrashPoint, POINTS};
+use self::points::{CrashPoint, Met, POINTS};
 use super::stack::{DIRECTORY, LOAD_MS, REGION, SHARDS, Variation, Weather, run};
 use super::{Expected, Scenario};
-use crate::fault::{Befalls, Fault, FaultKind, Kill, Pause, PowerLoss};
+use crate::fault::{Befalls, Fault, FaultKind, Isolate, Kill, Pause, PowerLoss};
 use crate::plan::{Plan, Planned, Target, When};
 use crate::point::Role;
 use crate::seed::Seed;
@@ -35,6 +35,8 @@ const ENABLED: f64 = 0.25;
 /// How long faults last, in milliseconds: an instant, less than an election, an election, longer than the log remembers.
 const LASTS_MS: [u64; 5] = [5, 50, 300, 1_500, 5_000];
 
+/// How much likelier than others a crash point is that is met rarely even after what it needs.
+const AFTER_ABSENCE: usize = 3;
 /// A fault strikes so long after a crash point, where it does not strike at it: while an acknowledgement is on its way, or a vote.
 const DELAY_MAX_MS: u64 = 40;
 
@@ -63,44 +65,55 @@ impl Swarm {
     fn of(seed: Seed) -> Self {
         let mut stream = seed.stream("swarm");
         // The smaller of two: few faults find more than many, and some seeds have none at all.
-        let count = stream.random_range(0..=FAULTS_MAX).min(stream.random_range(0..=FAULTS_MAX + 2));
+        let count = stream.random_range(0..=FAULTS_MAX).min(stream.random_range(0..=2 * FAULTS_MAX));
+        let points = some_of(&mut stream, POINTS);
+        let times = |point: &CrashPoint| if point.met == Met::AfterAbsence { AFTER_ABSENCE } else { 1 };
         Self {
             faults: some_of(&mut stream, Fault::KINDS),
-            points: some_of(&mut stream, POINTS),
-            points_share: [0.0, 0.4, 0.7, 1.0][stream.random_range(0..4)],
+            points: points.iter().flat_map(|point| std::iter::repeat_n(*point, times(point))).collect(),
+            points_share: [0.2, 0.4, 0.7, 1.0][stream.random_range(0..4)],
             lasts_ms: some_of(&mut stream, &LASTS_MS),
             count,
         }
     }
 
-    fn entry(&self, seed: Seed, number: usize) -> Option<Planned> {
+    /// The entry of this number, and whom it needs to have been away before.
+    fn entries(&self, seed: Seed, number: usize) -> Vec<Planned> {
         let mut stream = seed.stream(&format!("plan {number}"));
         let at_ms = stream.random_range(200..LOAD_MS - 800);
         let lasts_ms = one_of(&mut stream, &self.lasts_ms);
         if stream.random_bool(self.points_share) {
-            return Some(at_point(
-                &mut stream,
-                one_of(&mut seed.stream(&format!("point {number}")), &self.points),
-                at_ms,
-                lasts_ms,
-            ));
+            let point = one_of(&mut stream, &self.points);
+            let absence = (point.met == Met::AfterAbsence).then(|| absence(&mut stream, at_ms / 3));
+            return absence.into_iter().chain([at_point(&mut stream, point, at_ms, lasts_ms)]).collect();
         }
         let kind = one_of(&mut stream, &self.faults);
-        let fault = Fault::draw(kind, &mut stream)?;
+        let Some(fault) = Fault::draw(kind, &mut stream) else { return Vec::new() };
         let target = target(&mut stream, fault.befalls());
-        Some(Planned { when: When::AtMs(at_ms), target, fault, lasts_ms })
+        vec![Planned { when: When::AtMs(at_ms), target, fault, lasts_ms }]
     }
+}
+
+/// A node that is away for so long that the others' logs no longer reach back to it, if they keep little.
+fn absence(stream: &mut Pcg64Mcg, at_ms: u64) -> Planned {
+    let fault = [Fault::PowerLoss(PowerLoss), Fault::Kill(Kill), Fault::Isolate(Isolate)][stream.random_range(0..3)].clone();
+    let target = Target::FollowerOf(REGION.0, stream.random_range(0..SHARDS - 1));
+    Planned { when: When::AtMs(at_ms), target, fault, lasts_ms: stream.random_range(1_500..4_000) }
 }
 
 /// Something that happens at a crash point, or just after.
 fn at_point(stream: &mut Pcg64Mcg, point: CrashPoint, at_ms: u64, lasts_ms: u64) -> Planned {
     let role = one_of(stream, point.roles);
     // A point that is met rarely is waited for from early on, and its first hits count; another may be met a hundred times a second.
-    let after_ms = if point.rare { at_ms / 2 } else { at_ms };
-    let magnitude = stream.random_range(0..if point.rare { 3 } else { 7 });
+    let (after_ms, magnitudes, whoever) = match point.met {
+        Met::Often => (at_ms, 7, 0.0),
+        Met::Rarely => (at_ms / 2, 3, 0.6),
+        Met::AfterAbsence => (at_ms / 3, 2, 1.0),
+    };
+    let magnitude = stream.random_range(0..magnitudes);
     let hit = stream.random_range(1..=1_u32 << magnitude);
     let target = match role {
-        _ if point.rare && stream.random_bool(0.6) => Target::Whoever,
+        _ if stream.random_bool(whoever) => Target::Whoever,
         Role::Owner => Target::leader_of(REGION),
         Role::Follower => Target::FollowerOf(REGION.0, stream.random_range(0..SHARDS - 1)),
         Role::Edge | Role::Client => Target::Machine(format!("e{}", stream.random_range(1..=EDGES))),
@@ -108,7 +121,7 @@ fn at_point(stream: &mut Pcg64Mcg, point: CrashPoint, at_ms: u64, lasts_ms: u64)
     let kind = [PowerLoss::NAME, PowerLoss::NAME, PowerLoss::NAME, Kill::NAME, Pause::NAME][stream.random_range(0..5)];
     let fault = Fault::draw(kind, stream).unwrap_or(Fault::PowerLoss(PowerLoss));
     let point = point.name.to_owned();
-    let when = if stream.random_bool(0.2) {
+    let when = if stream.random_bool(0.15) {
         When::AfterPoint { point, hit, after_ms, delay_ms: stream.random_range(0..DELAY_MAX_MS) }
     } else {
         When::AtPoint { point, hit, after_ms }
@@ -144,7 +157,7 @@ fn target(stream: &mut Pcg64Mcg, befalls: Befalls) -> Target {
 
 pub(super) fn draw(seed: Seed, faults: Option<usize>) -> Plan {
     let swarm = Swarm::of(seed);
-    Plan((0..faults.unwrap_or(swarm.count)).filter_map(|number| swarm.entry(seed, number)).collect())
+    Plan((0..).flat_map(|number| swarm.entries(seed, number)).take(faults.unwrap_or(swarm.count)).collect())
 }
 
 #[cfg(test)]

@@ -12,8 +12,19 @@ pub(super) struct CrashPoint {
     pub(super) name: &'static str,
     /// Who can meet it.
     pub(super) roles: &'static [Role],
-    /// Whether it is met rarely: then a hit is hoped for on whatever machine, and the first is taken.
-    pub(super) rare: bool,
+    /// How often.
+    pub(super) met: Met,
+}
+
+/// How often a crash point is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Met {
+    /// Some times a second.
+    Often,
+    /// A few times in a run.
+    Rarely,
+    /// Only when somebody was away for so long that a snapshot must be sent.
+    AfterAbsence,
 }
 
 const NODES: &[Role] = &[Role::Owner, Role::Follower];
@@ -22,11 +33,15 @@ const FOLLOWER: &[Role] = &[Role::Follower];
 const EDGE: &[Role] = &[Role::Edge];
 
 const fn often(name: &'static str, roles: &'static [Role]) -> CrashPoint {
-    CrashPoint { name, roles, rare: false }
+    CrashPoint { name, roles, met: Met::Often }
 }
 
 const fn rarely(name: &'static str, roles: &'static [Role]) -> CrashPoint {
-    CrashPoint { name, roles, rare: true }
+    CrashPoint { name, roles, met: Met::Rarely }
+}
+
+const fn after_absence(name: &'static str, roles: &'static [Role]) -> CrashPoint {
+    CrashPoint { name, roles, met: Met::AfterAbsence }
 }
 
 /// Every crash point.
@@ -82,17 +97,17 @@ pub(super) const POINTS: &[CrashPoint] = &[
     rarely("keyed.applied", NODES),
     rarely("keyed.persisted", NODES),
     // A snapshot for whoever was away for too long: of the region its owner sends it; the directory's leader may be anyone.
-    rarely("raft.snapshot_begun", NODES),
-    rarely("raft.chunk_sent", NODES),
-    rarely("raft.chunk_received", FOLLOWER),
-    rarely("raft.snapshot_received", FOLLOWER),
-    rarely("raft.install", FOLLOWER),
-    rarely("region.snapshot_durable", FOLLOWER),
-    rarely("raft.installed", FOLLOWER),
-    rarely("directory.before_install", FOLLOWER),
-    rarely("keyed.filled", FOLLOWER),
-    rarely("keyed.switched", FOLLOWER),
-    rarely("directory.installed", FOLLOWER),
+    after_absence("raft.snapshot_begun", NODES),
+    after_absence("raft.chunk_sent", NODES),
+    after_absence("raft.chunk_received", FOLLOWER),
+    after_absence("raft.snapshot_received", FOLLOWER),
+    after_absence("raft.install", FOLLOWER),
+    after_absence("region.snapshot_durable", FOLLOWER),
+    after_absence("raft.installed", FOLLOWER),
+    after_absence("directory.before_install", FOLLOWER),
+    after_absence("keyed.filled", FOLLOWER),
+    after_absence("keyed.switched", FOLLOWER),
+    after_absence("directory.installed", FOLLOWER),
 ];
 
 /// Points that nobody meets in this scenario once players are in the world: a node's folder is made when it first starts.
