@@ -48,8 +48,10 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     })
     .await?;
     ensure!(cluster.said(1)?.contains("checkpoint is not usable; trying the one before"), "{}", cluster.last_words());
-    again(&mut cluster, &load, "all checkpoints are damaged", || files(&checkpoints, "checkpoint")?.iter().try_for_each(|f| rot(f)))
-        .await?;
+    again(&mut cluster, &load, "all checkpoints are damaged", || {
+        files(&checkpoints, "checkpoint")?.iter().try_for_each(|f| rot(f))
+    })
+    .await?;
     ensure!(!files(&checkpoints, "unusable")?.is_empty(), "the damaged checkpoints were not put aside");
     ensure!(cluster.replica(1, REGION).await?.replica == 1 << 32 | 1, "it is still the same replica");
 
@@ -94,7 +96,12 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
 }
 
 /// Kills node 1, does something to its folder, and starts it again under load.
-async fn again(cluster: &mut Cluster, load: &Load, what: &str, damage: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+async fn again(
+    cluster: &mut Cluster,
+    load: &Load,
+    what: &str,
+    damage: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     load.fault(what);
     cluster.kill_node(1).await?;
     damage().with_context(|| what.to_owned())?;

@@ -36,8 +36,12 @@ const TESTS: &[Test] = &[
     ("kill_all: nothing acknowledged is lost when every node is killed at once", |scene| Box::pin(kill_all::run(scene))),
     ("power_cut: nothing acknowledged is lost when every node loses power at once", |scene| Box::pin(power_cut::run(scene))),
     ("lost_folder: a replica that lost its folder is replaced", |scene| Box::pin(lost_folder::run(scene))),
-    ("lost_parts: a node that lost its store, its checkpoints or its log is rebuilt or rejoins", |scene| Box::pin(lost_parts::run(scene))),
-    ("odd_replica: a replica whose state is not the majority's is rebuilt, leader or not", |scene| Box::pin(odd_replica::run(scene))),
+    ("lost_parts: a node that lost its store, its checkpoints or its log is rebuilt or rejoins", |scene| {
+        Box::pin(lost_parts::run(scene))
+    }),
+    ("odd_replica: a replica whose state is not the majority's is rebuilt, leader or not", |scene| {
+        Box::pin(odd_replica::run(scene))
+    }),
     ("rot: what rots while nobody reads it is found and repaired", |scene| Box::pin(rot::run(scene))),
     ("planted_divergence: verify finds replicas that differ", |scene| Box::pin(plants::divergence(scene))),
     ("planted_duplicate: verify finds an item that is there twice", |scene| Box::pin(plants::duplicate(scene))),

@@ -62,7 +62,15 @@ pub struct NodeAdmin<C> {
 impl<C: Clock> NodeAdmin<C> {
     pub(super) fn new(node: NodeId, clock: C) -> Self {
         let started = clock.monotonic();
-        Self { node, clock, started, groups: OnceLock::new(), edge: OnceLock::new(), rot_found: RotFound::default(), pages: OnceLock::new() }
+        Self {
+            node,
+            clock,
+            started,
+            groups: OnceLock::new(),
+            edge: OnceLock::new(),
+            rot_found: RotFound::default(),
+            pages: OnceLock::new(),
+        }
     }
 
     /// The node's groups are open. Called once.

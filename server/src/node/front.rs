@@ -12,8 +12,8 @@ use marchland_proto::cluster::directory_server::Directory;
 use marchland_proto::cluster::raft_transport_server::{RaftTransport, RaftTransportServer};
 use marchland_proto::cluster::regions_server::Regions;
 use marchland_proto::cluster::{
-    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, LocateReply, LocateRequest, NodeToEdge, RaftBatch, RegisterReply, RegisterRequest,
-    SignInReply, SignInRequest, SnapshotAnswer, SnapshotChunk, SnapshotRequest,
+    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, LocateReply, LocateRequest, NodeToEdge, RaftBatch,
+    RegisterReply, RegisterRequest, SignInReply, SignInRequest, SnapshotAnswer, SnapshotChunk, SnapshotRequest,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::peer_of;

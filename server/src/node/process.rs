@@ -62,7 +62,11 @@ fn start_anew(config: &NodeConfig) -> anyhow::Result<ExitCode> {
     FolderOwner::read(&RealDisk, &config.data)?;
     let entropy = crate::seams::SystemEntropy;
     let aside = DataFolder::open(RealDisk, &config.data, config.node_id(), 0, &entropy)?.start_anew("rejoin", &entropy)?;
-    println!("what node {} kept is in {} now; start it again, and it takes its place as a new replica", config.node, aside.display());
+    println!(
+        "what node {} kept is in {} now; start it again, and it takes its place as a new replica",
+        config.node,
+        aside.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::interpose::{self, Taken};
+use crate::point::{self, Armed, Then};
 
 /// Runs a test on a thread of its own that has entered a simulation.
 fn simulated(test: impl FnOnce(&mut World) + Send + 'static) {
@@ -262,4 +263,45 @@ fn what_happens_on_one_link_moves_nothing_on_another() {
         into.recv().unwrap()
     };
     assert_eq!(when(false), when(true));
+}
+
+/// Meets a point every ten milliseconds, and notes its clock before and after.
+async fn pass_a_point(boots: Rc<Cell<u32>>, times: Rc<RefCell<Vec<Duration>>>) -> anyhow::Result<()> {
+    boots.set(boots.get() + 1);
+    loop {
+        sleep(Duration::from_millis(10)).await;
+        let before = interpose::now();
+        marchland_types::point!("test.passed");
+        if !machine::is_ghost() {
+            times.borrow_mut().push(interpose::now() - before);
+        }
+    }
+}
+
+#[test]
+fn a_machine_dies_or_stands_still_at_the_very_statement() {
+    simulated(|world| {
+        point::begin();
+        let (boots, times): (Rc<Cell<u32>>, Rc<RefCell<Vec<Duration>>>) = Default::default();
+        let notes = (boots.clone(), times.clone());
+        world.add("n1", move |_| pass_a_point(notes.0.clone(), notes.1.clone()));
+        let arm = |hits_left, then| point::arm(Armed { point: "test.passed".to_owned(), machine: None, hits_left, then });
+
+        arm(3, Then::Pause(Duration::from_millis(200)));
+        run(world, 250);
+        assert_eq!(times.borrow()[..3], [Duration::ZERO, Duration::ZERO, Duration::from_millis(200)]);
+        assert!((4..=6).contains(&times.borrow().len()), "it stood still: {}", times.borrow().len());
+
+        for (then, dark) in [(Then::Kill, false), (Then::Cut, true)] {
+            let before = times.borrow().len();
+            arm(2, then);
+            run(world, 100);
+            assert_eq!(world.phase(&name("n1")), Phase::Down { dark });
+            assert_eq!(times.borrow().len(), before + 1, "what follows the statement has not happened");
+            world.start(&name("n1"));
+        }
+        run(world, 20);
+        assert_eq!(boots.get(), 3);
+        assert_eq!(point::fired_by_role(), [("test.passed (follower)".to_owned(), 3)].into());
+    });
 }

@@ -55,7 +55,12 @@ pub struct SegmentScrub<F> {
 
 impl<F: DiskFile> SegmentScrub<F> {
     /// Begins. `None` when the file is gone, or nothing says where it ends.
-    pub fn begin<D: Disk<File = F>>(disk: &D, segments: &[SegmentFile], at: usize, last: &Path) -> Result<Option<Self>, OpenError> {
+    pub fn begin<D: Disk<File = F>>(
+        disk: &D,
+        segments: &[SegmentFile],
+        at: usize,
+        last: &Path,
+    ) -> Result<Option<Self>, OpenError> {
         let Some(segment) = segments.get(at) else { return Ok(None) };
         let next = segments.get(at + 1).map_or(last, |next| next.path.as_path());
         let Some((file, header, offset)) = open(disk, &segment.path)? else { return Ok(None) };

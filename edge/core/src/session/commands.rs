@@ -6,8 +6,8 @@ use std::time::Duration;
 use marchland_proto::client::{Commands, Input, input::What};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{SessionInputs, StoredAction, StoredInput, StoredMove, stored_input};
-use marchland_types::limits::{ACTION_MAX_BYTES, INPUT_MAX_MS, INPUTS_PER_MESSAGE_MAX, UNACKED_COMMANDS_MAX};
 use marchland_types::level;
+use marchland_types::limits::{ACTION_MAX_BYTES, INPUT_MAX_MS, INPUTS_PER_MESSAGE_MAX, UNACKED_COMMANDS_MAX};
 
 use super::{Effect, Playing, Refusal, Session, State};
 
