@@ -123,15 +123,20 @@ pub(crate) fn unmount_below(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
     use std::process::{Command, Stdio};
 
     #[test]
     fn leftovers_of_a_dead_run_are_ended_and_those_of_a_live_one_are_not() {
         let root = tempfile::tempdir().unwrap();
         let sleeper = |folder: &Path| {
-            // The shell's command line names the folder, as a node's does.
-            let script = format!("sleep 60; : {}/node.toml", folder.display());
-            Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).spawn().unwrap()
+            // The shell's command line names the folder, as a node's does. Linux lets the parent go on before the new program's
+            // command line can be read, so it is found for certain only after it has said something.
+            let script = format!("echo started; sleep 60; : {}/node.toml", folder.display());
+            let mut child = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut said = [0; 8];
+            child.stdout.take().unwrap().read_exact(&mut said).unwrap();
+            child
         };
         let (dead, live) = (root.path().join("run-1"), root.path().join("run-2"));
         for folder in [&dead, &live] {
