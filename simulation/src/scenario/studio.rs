@@ -4,8 +4,15 @@ use super::stack::{Variation, Weather, run_game};
 use super::{Scenario, nothing, standard};
 use crate::studio::Studio;
 
-const VARIATION: Variation =
-    Variation { edges: 2, players: 4, players_leave: true, verified: false, lying_disks: false, weather: Weather::of };
+const VARIATION: Variation = Variation {
+    edges: 2,
+    players: 4,
+    players_leave: true,
+    players_wander: 0.3,
+    verified: false,
+    lying_disks: false,
+    weather: Weather::of,
+};
 
 /// The standard faults on a studio's game.
 pub(crate) fn of_studio<S: Studio>() -> Scenario {

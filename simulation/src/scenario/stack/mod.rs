@@ -17,6 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use marchland_types::{GroupId, RegionId};
+use rand::RngExt;
 
 use self::demo::Demo;
 use self::node::{Stage, WORLD};
@@ -40,6 +41,8 @@ pub(super) struct Variation {
     pub(super) players: u64,
     /// Players also leave the world, and sign in again.
     pub(super) players_leave: bool,
+    /// In this share of the seeds, players go from edge to edge without need, and in haste.
+    pub(super) players_wander: f64,
     /// An operator verifies the world now and then: machine `admin`.
     pub(super) verified: bool,
     /// Disks say that they have synced, and have not.
@@ -50,8 +53,15 @@ pub(super) struct Variation {
 
 impl Variation {
     /// One edge, four players who stay.
-    pub(super) const SMALL: Self =
-        Self { edges: 1, players: 4, players_leave: false, verified: false, lying_disks: false, weather: Weather::of_network };
+    pub(super) const SMALL: Self = Self {
+        edges: 1,
+        players: 4,
+        players_leave: false,
+        players_wander: 0.0,
+        verified: false,
+        lying_disks: false,
+        weather: Weather::of_network,
+    };
 }
 
 /// The world's one region.
@@ -88,9 +98,10 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
         world.add(&format!("e{number}"), move |boot| node::run_edge::<S>(number, boot, world_seed, weather));
     }
     let notes: Vec<Rc<Notes>> = (0..variation.players).map(|_| Rc::default()).collect();
+    let wanders = seed.stream("wandering").random_bool(variation.players_wander);
     for (person, notes) in (1..).zip(&notes) {
         let (notes, random) = (notes.clone(), seed.stream(&format!("player {person}")));
-        let habits = player::Habits { edges: variation.edges, leaves: variation.players_leave };
+        let habits = player::Habits { edges: variation.edges, leaves: variation.players_leave, wanders };
         world.add(&format!("p{person}"), move |boot| player::play::<S>(person, boot, notes.clone(), random.clone(), habits));
     }
     if variation.verified {

@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use marchland_types::{CharacterId, CommandSeq, RegionId, ReplySeq, Tick};
 use prost::Message;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
+use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, sleep, timeout};
 
 use super::node::{WORLD, edge_address, signer};
@@ -50,6 +52,14 @@ const LEAVES: f64 = 0.004;
 const FAREWELL_WITHIN: Duration = Duration::from_secs(3);
 /// Longest time out of the world.
 const AWAY_MAX_MS: u64 = 1_500;
+/// How likely it is that a player who wanders leaves a sound connection instead of an input.
+const WANDERS: f64 = 0.05;
+/// Half of what such a player leaves behind is not closed, and stays open for so long: a network that is gone sends no farewell.
+const LEFT_OPEN_FOR: Duration = Duration::from_secs(4);
+/// Of a hundred resumptions of a player who wanders, so many are given up before they can be answered.
+const HASTY: f64 = 0.5;
+/// They are given up within a power of two of milliseconds, up to this one: while the network is slow, the greeting alone takes long.
+const HASTE_MAX_LOG2: u64 = 11;
 
 /// What a player does beside playing.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +68,9 @@ pub(super) struct Habits {
     pub(super) edges: u32,
     /// Leaves the world now and then, and signs in again.
     pub(super) leaves: bool,
+    /// Goes from one edge to the other without need, as a telephone does that changes its network, and often does not wait for the
+    /// answer. What was sent last may then arrive first.
+    pub(super) wanders: bool,
 }
 
 /// What driver and player tell each other.
@@ -116,6 +129,8 @@ enum End {
     Lost(ClientError),
     /// The player said goodbye. Whether the server took it may be unknown.
     Left,
+    /// The player went away from a connection that was sound, or might have become so.
+    Wandered,
 }
 
 /// Plays until the run ends.
@@ -141,30 +156,18 @@ pub(super) async fn play<S: Studio>(
     let mut login = sign_in.clone();
     let mut edge = person as u32 % habits.edges + 1;
     loop {
-        let options = ClientOptions { tls: None, client_name: "simulation".to_owned() };
-        let address = edge_address(edge);
-        let connecting = PlayerClient::connect(&boot.transport, &address, &options, &login);
-        let end = match timeout(CONNECT_WITHIN, connecting).await {
-            Ok(Ok(mut client)) => {
-                let end = player.session(&mut client, edge).await;
-                login = Login::Resume(client.resume_key());
-                end
-            }
-            Ok(Err(error)) => {
-                trace_line!("not connected: {error}");
-                player.gave_up(&login, &error);
-                End::Lost(error)
-            }
-            Err(_) => {
-                let error = ClientError::Lost(format!("not connected within {CONNECT_WITHIN:?}"));
-                player.gave_up(&login, &error);
-                End::Lost(error)
-            }
-        };
+        let end = player.attempt(&boot, &mut login, edge).await;
         let away = match end {
             End::Left => {
                 login = sign_in.clone();
                 Duration::from_millis(player.draw(0..AWAY_MAX_MS))
+            }
+            End::Wandered => {
+                if let Login::Resume(key) = &mut login {
+                    key.attach_number += 1;
+                }
+                edge = edge % habits.edges + 1;
+                Duration::ZERO
             }
             End::Lost(error) => {
                 match (&mut login, error.code()) {
@@ -186,6 +189,59 @@ pub(super) async fn play<S: Studio>(
 }
 
 impl<P: Mind> Player<P> {
+    /// Connects, and plays for as long as that lasts.
+    async fn attempt(&self, boot: &Boot, login: &mut Login, edge: u32) -> End {
+        let (transport, using) = (boot.transport.clone(), login.clone());
+        let connecting = async move {
+            let options = ClientOptions { tls: None, client_name: "simulation".to_owned() };
+            PlayerClient::connect(&transport, &edge_address(edge), &options, &using).await
+        };
+        let connected = match self.haste(login) {
+            Some(haste) => match self.hasty(haste, connecting).await {
+                Some(connected) => connected,
+                None => return End::Wandered,
+            },
+            None => timeout(CONNECT_WITHIN, connecting)
+                .await
+                .unwrap_or_else(|_| Err(ClientError::Lost(format!("not connected within {CONNECT_WITHIN:?}")))),
+        };
+        match connected {
+            Ok(mut client) => {
+                let end = self.session(&mut client, edge).await;
+                *login = Login::Resume(client.resume_key());
+                if matches!(end, End::Wandered) && self.leaves_open() {
+                    spawn_local(async move {
+                        sleep(LEFT_OPEN_FOR).await;
+                        drop(client);
+                    });
+                }
+                end
+            }
+            Err(error) => {
+                trace_line!("not connected: {error}");
+                self.gave_up(login, &error);
+                End::Lost(error)
+            }
+        }
+    }
+
+    /// Waits for a connection no longer than this. One that is not waited for may come about all the same, and nobody is there.
+    async fn hasty<C: 'static>(&self, haste: Duration, connecting: impl Future<Output = C> + 'static) -> Option<C> {
+        let mut connecting = Box::pin(connecting);
+        let connected = timeout(haste, connecting.as_mut()).await.ok();
+        if connected.is_none() && self.leaves_open() {
+            spawn_local(timeout(LEFT_OPEN_FOR, async move {
+                let _nobody = connecting.await;
+                pending::<()>().await;
+            }));
+        }
+        connected
+    }
+
+    fn leaves_open(&self) -> bool {
+        self.random.borrow_mut().random()
+    }
+
     fn draw(&self, range: std::ops::Range<u64>) -> u64 {
         self.random.borrow_mut().random_range(range)
     }
@@ -237,6 +293,10 @@ impl<P: Mind> Player<P> {
                     self.leave(who, client).await;
                     return End::Left;
                 }
+                None if self.wants_to_wander() => {
+                    tell(&Fact::Disconnected { client: who, reason: "wanders".to_owned() });
+                    return End::Wandered;
+                }
                 None => {
                     inputs += 1;
                     let sending = self.send(client, inputs % PINGS_EVERY == 0);
@@ -263,6 +323,17 @@ impl<P: Mind> Player<P> {
     fn wants_to_leave(&self) -> bool {
         let stays = self.notes.stays.get() || self.notes.rests.get() || !self.habits.leaves;
         !stays && self.random.borrow_mut().random_bool(LEAVES)
+    }
+
+    fn wants_to_wander(&self) -> bool {
+        self.habits.wanders && !self.notes.stays.get() && self.random.borrow_mut().random_bool(WANDERS)
+    }
+
+    /// Within how much time this attempt is given up before anything can be wrong with it, if it is.
+    fn haste(&self, login: &Login) -> Option<Duration> {
+        let may = self.habits.wanders && !self.notes.stays.get() && matches!(login, Login::Resume(_));
+        let hasty = may && self.random.borrow_mut().random_bool(HASTY);
+        hasty.then(|| Duration::from_millis(self.draw(1..2 << self.draw(0..HASTE_MAX_LOG2))))
     }
 
     /// Says goodbye, and waits for the server to say it too.

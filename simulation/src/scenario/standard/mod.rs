@@ -26,8 +26,15 @@ pub(super) const SCENARIO: Scenario = Scenario {
 };
 
 const EDGES: u32 = 2;
-const VARIATION: Variation =
-    Variation { edges: EDGES, players: 8, players_leave: true, verified: true, lying_disks: false, weather: Weather::of };
+const VARIATION: Variation = Variation {
+    edges: EDGES,
+    players: 8,
+    players_leave: true,
+    players_wander: 0.3,
+    verified: true,
+    lying_disks: false,
+    weather: Weather::of,
+};
 /// Most faults of a seed, unless more are asked for.
 const FAULTS_MAX: usize = 8;
 /// Of the kinds of faults, and of the crash points, a seed enables about so many.
