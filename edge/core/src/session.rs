@@ -530,7 +530,8 @@ impl Playing {
             epoch: self.key.epoch.0,
             attach: self.key.attach.0,
             secret_hash: Bytes::copy_from_slice(&self.secret_hash),
-            last_reply_seq: self.replies.received(),
+            // Not what this edge has: the region forgets what the client acknowledged, and this connection may be dead.
+            last_reply_seq: self.acked_reply_seq,
         };
         Effect::Attach { group: self.group, order }
     }
