@@ -72,19 +72,29 @@ impl Director {
         Ok(())
     }
 
-    /// Ends every fault and boots whatever is down: the quiet phase begins.
-    pub fn calm(&mut self, world: &mut World) {
+    /// Ends every fault, boots whatever is down, and waits for machines that stand still in the midst of their own code: their clocks
+    /// have already jumped. Then the quiet phase begins. Returns the moment, in milliseconds of the load.
+    pub fn calm(&mut self, world: &mut World) -> Result<u64, Violation> {
         trace::event(|| Mark::Quiet, format_args!("QUIET"));
-        tell(&Fact::Quiet);
         point::disarm();
         self.pending.clear();
         self.waiting.clear();
         for under in std::mem::take(&mut self.under_way) {
             self.end(world, under);
         }
-        for name in world.names() {
-            if matches!(world.phase(&name), Phase::Ghost { .. } | Phase::Down { .. } | Phase::Exited(_)) {
-                world.start(&name);
+        loop {
+            for name in world.names() {
+                if matches!(world.phase(&name), Phase::Ghost { .. } | Phase::Down { .. } | Phase::Exited(_)) {
+                    world.start(&name);
+                }
+            }
+            if !world.stands_still() {
+                tell(&Fact::Quiet);
+                return Ok(self.elapsed_ms(world));
+            }
+            world.step()?;
+            if let Some(violation) = oracle::violation() {
+                return Err(violation);
             }
         }
     }

@@ -119,8 +119,10 @@ pub(crate) struct Machine {
     pub(crate) power: RefCell<Power>,
     pub(crate) phase: RefCell<Phase>,
     pub(crate) hardware: RefCell<Hardware>,
-    /// Its software may exit with an error.
-    pub(crate) excused: Cell<bool>,
+    /// Faults under way that excuse an exit with an error.
+    pub(crate) excuses: Cell<u32>,
+    /// It met one of them, and may exit for it until it boots again.
+    pub(crate) doomed: Cell<bool>,
     /// It stands still.
     pub(crate) pause: Cell<Option<Pause>>,
     /// It stands still again and again, for up to this long.
@@ -156,7 +158,8 @@ impl Machine {
             power: RefCell::new(Power::on()),
             phase: RefCell::new(Phase::Running),
             hardware: RefCell::new(Hardware::new(seed, name, lying_disk)),
-            excused: Cell::new(false),
+            excuses: Cell::new(0),
+            doomed: Cell::new(false),
             pause: Cell::new(None),
             stutter: Cell::new(None),
             stuttered: Cell::new(0),
@@ -173,6 +176,11 @@ impl Machine {
 
     pub(crate) fn is_running(&self) -> bool {
         *self.phase.borrow() == Phase::Running
+    }
+
+    /// Whether its software may exit with an error.
+    pub(crate) fn is_excused(&self) -> bool {
+        self.excuses.get() > 0 || self.doomed.get()
     }
 
     /// Power fails at this very moment. May be called by the machine's own code. `false` if it was not running.

@@ -111,7 +111,7 @@ impl World {
         let machine = self.machines[position].clone();
         interpose::set_driver_time(self.elapsed);
         machine.phase.replace(Phase::Running);
-        machine.excused.set(false);
+        machine.doomed.set(false);
         machine.pause.set(None);
         machine.boots.set(machine.boots.get() + 1);
         let (number, power) = (machine.boots.get(), machine::Power::on());
@@ -174,9 +174,22 @@ impl World {
         self.machines[self.position(name)].is_running()
     }
 
-    /// Until it is started again, a machine's software may exit with an error: what it stands on was made to fail.
+    /// Whether some machine stands still.
+    pub fn stands_still(&self) -> bool {
+        self.machines.iter().any(|machine| machine.is_running() && machine.pause.get().is_some())
+    }
+
+    /// From here on a machine's software may exit with an error: what it stands on was made to fail.
     pub fn excuse(&mut self, name: &MachineName) {
-        self.machines[self.position(name)].excused.set(true);
+        let excuses = &self.machines[self.position(name)].excuses;
+        excuses.set(excuses.get() + 1);
+    }
+
+    /// Undoes one [`World::excuse`]. What has already failed, and has still to find that it must stop, may do so until its next boot.
+    pub fn excuse_no_more(&mut self, name: &MachineName, failed: bool) {
+        let machine = &self.machines[self.position(name)];
+        machine.excuses.set(machine.excuses.get().saturating_sub(1));
+        machine.doomed.set(machine.doomed.get() || (failed && machine.is_running()));
     }
 
     /// What a machine is doing.
@@ -213,7 +226,7 @@ impl World {
                     machine.hardware.borrow_mut().take_image_after_kill();
                     self.bury(position, false);
                     if let Err(error) = end
-                        && !machine.excused.get()
+                        && !machine.is_excused()
                     {
                         return Err(Violation::new("software-stays-up", format!("{} exited: {error}", machine.name)));
                     }
@@ -285,10 +298,7 @@ impl World {
         let position = self.position(name);
         let phase = self.machines[position].phase.borrow().clone();
         match phase {
-            Phase::Running => {
-                self.machines[position].excused.set(false);
-                return false;
-            }
+            Phase::Running => return false,
             Phase::Ghost { dark } => self.take_down(position, dark),
             Phase::Exited(_) => self.bury(position, false),
             Phase::Down { .. } => {}

@@ -67,6 +67,7 @@ impl FaultKind for FailingDisk {
                     format!("{target} still runs, its raft log failed at {at:?}, expected to stop within {STOPS_WITHIN:?}");
                 oracle::report(Violation::new("failed-log-stops", found));
             }
+            world.excuse_no_more(&target, failed);
             world.start(&target);
             failed
         })

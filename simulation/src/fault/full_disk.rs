@@ -38,8 +38,10 @@ impl FaultKind for FullDisk {
             trace_line!("the disk of {target} has room again");
             let disk = world.hardware(&target).disk;
             disk.make_room();
+            let refused = disk.counters().refused_full > before;
+            world.excuse_no_more(&target, refused);
             world.start(&target);
-            disk.counters().refused_full > before
+            refused
         })
     }
 }

@@ -68,9 +68,9 @@ fn run(seed: Seed, plan: Plan, outcome: &mut Outcome) -> Result<(), Violation> {
 
 fn drive(world: &mut World, director: &mut Director, served: &[Rc<Cell<u64>>]) -> Result<(), Violation> {
     director.run(world, LOAD_MS)?;
-    director.calm(world);
+    let quiet_ms = director.calm(world)?;
     let before: Vec<u64> = served.iter().map(|s| s.get()).collect();
-    director.run(world, LOAD_MS + QUIET_MS)?;
+    director.run(world, quiet_ms + QUIET_MS)?;
     for ((number, served), before) in (0..).zip(served).zip(before) {
         tell(&Fact::Served { client: ClientId(number), times: served.get() - before });
     }

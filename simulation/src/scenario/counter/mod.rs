@@ -88,11 +88,11 @@ fn run(seed: Seed, plan: Plan, outcome: &mut Outcome, lying_disks: bool) -> Resu
 
 fn drive(world: &mut World, director: &mut Director, counters: &Counters) -> Result<(), Violation> {
     director.run(world, LOAD_MS)?;
-    director.calm(world);
+    let quiet_ms = director.calm(world)?;
     let before: u64 = counters.borrow().values().map(|c| c.commands()).max().unwrap_or_default();
-    director.run(world, LOAD_MS + QUIET_MS)?;
+    director.run(world, quiet_ms + QUIET_MS)?;
     node::stop_writing(true);
-    director.run(world, LOAD_MS + QUIET_MS + 1_500)?;
+    director.run(world, quiet_ms + QUIET_MS + 1_500)?;
     node::stop_writing(false);
     let counters = counters.borrow();
     let after = counters.values().map(|c| c.commands()).max().unwrap_or_default();

@@ -38,13 +38,11 @@ pub(super) fn drive(
     let mut director = Director::new(world, plan);
     let loaded = director.run(world, LOAD_MS);
     notes.iter().for_each(|n| n.stays.set(true));
-    if loaded.is_ok() {
-        director.calm(world);
-    }
+    let quiet_ms = loaded.and_then(|()| director.calm(world));
     fired.clone_from(director.fired());
-    loaded?;
+    let quiet_ms = quiet_ms?;
     let before: Vec<u64> = notes.iter().map(|n| n.frames.get()).collect();
-    director.run(world, LOAD_MS + QUIET_MS)?;
+    director.run(world, quiet_ms + QUIET_MS)?;
 
     for (notes, before) in notes.iter().zip(before) {
         let Some(client) = notes.client.get() else { continue };
