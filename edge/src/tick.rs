@@ -20,6 +20,7 @@ type Pending<S> = Vec<(ConnRef<S>, Vec<Effect>)>;
 impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     /// A message of a node's stream.
     pub(crate) fn handle_node(self: &Rc<Self>, node: NodeId, message: NodeToEdge) {
+        self.state.borrow_mut().reach.heard(self.clock.monotonic(), node);
         for batch in &message.regions {
             self.handle_batch(node, batch);
         }
@@ -118,6 +119,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                         if let Some(conn) = region.newest_session(own.character) {
                             let mut effects = Vec::new();
                             let conn_mut = &mut *conn.borrow_mut();
+                            if !conn_mut.session.has_joined() {
+                                continue;
+                            }
                             conn_mut.own.take(own);
                             conn_mut.session.handle_own_state(now, &own, &mut effects);
                             after(conn, effects);

@@ -258,6 +258,8 @@ impl Hub {
             batch.sessions = changes.sessions.iter().filter(|s| here(s.character)).cloned().collect();
             batch.attached = answered.iter().filter(|(c, _)| here(c.0)).map(|(_, a)| a.clone()).collect();
             batch.ended = ended.iter().filter(|(c, _)| here(c.0)).map(|(_, e)| *e).collect();
+            // Whoever has just come knows nothing yet: what went before was another session's, perhaps, of the same character.
+            link.fresh_sessions.extend(batch.attached.iter().map(|answer| CharacterId(answer.character)));
             let owed = (std::mem::take(&mut link.fresh), std::mem::take(&mut link.fresh_sessions));
             view_into(&mut batch, &owed.0, &owed.1, source);
             match link.out.try_send(NodeToEdge { regions: vec![batch] }) {

@@ -369,6 +369,12 @@ impl Session {
         }
     }
 
+    /// Whether the region has taken this client in. Until then, what it says of the character is about an earlier session.
+    #[must_use]
+    pub fn has_joined(&self) -> bool {
+        matches!(self.state, State::Playing(_) | State::Leaving { .. })
+    }
+
     /// The character's own state after a tick.
     pub fn handle_own_state(&mut self, now: Duration, own: &OwnState, out: &mut Vec<Effect>) {
         let (State::Playing(playing) | State::Leaving { playing, .. }) = &mut self.state else { return };
@@ -451,6 +457,12 @@ impl Session {
     pub fn handle_shutdown(&mut self, other_edge: &str, out: &mut Vec<Effect>) {
         let refusal = Refusal { other_edge: other_edge.to_owned(), ..Refusal::new(Code::GoingAway, "this edge is stopping") };
         self.refuse(refusal, out);
+    }
+
+    /// This edge reaches nobody who could serve the client; `other_edge` may.
+    pub fn handle_cut_off(&mut self, other_edge: &str, out: &mut Vec<Effect>) {
+        let refusal = Refusal::new(Code::Unavailable, "this edge does not reach the world");
+        self.refuse(Refusal { other_edge: other_edge.to_owned(), ..refusal }, out);
     }
 
     /// Another connection of this edge presented the same session and attach number: it goes on there.

@@ -114,6 +114,20 @@ fn two_edges_share_what_both_follow_and_each_gets_its_own_sessions() {
 }
 
 #[test]
+fn whoever_attached_gets_a_view_of_its_own_with_the_answer() {
+    let mut hub = hub();
+    let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out);
+    hub.watch(EdgeId(1), CharacterId(10));
+    hub.publish(stamp(1), TickChanges::default(), &Place);
+    next(&mut batches);
+    let attached = vec![AttachAnswer { character: 10, ..AttachAnswer::default() }];
+    hub.publish(stamp(2), TickChanges { attached, ..TickChanges::default() }, &Place);
+    let batch = next(&mut batches);
+    assert_eq!((batch.attached.len(), batch.sessions.len(), OwnState::iter(&batch.own).unwrap().count()), (1, 1, 1));
+}
+
+#[test]
 fn losing_the_region_is_told_once_and_forgets_subscriptions() {
     let mut hub = hub();
     let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
