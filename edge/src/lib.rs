@@ -18,6 +18,7 @@ mod directory;
 mod links;
 mod options;
 mod player_stream;
+mod reach;
 mod routes;
 mod stats;
 mod tick;
@@ -31,7 +32,7 @@ use marchland_types::seam::{Clock, Entropy};
 use tokio::sync::watch;
 
 pub use marchland_edge_core::{InterestConfig, SessionConfig};
-pub use options::{BadOptions, EdgeLimits, EdgeOptions};
+pub use options::{BadOptions, EdgeLimits, EdgeOptions, OtherEdge};
 pub use stats::EdgeStats;
 pub use worker::EdgeWorker;
 

@@ -51,8 +51,19 @@ pub struct EdgeOptions {
     pub interest: InterestConfig,
     /// TLS for players (`wss`); none is plain `ws`.
     pub tls: Option<TlsAcceptor>,
-    /// WebSocket addresses of other edges, named in turn to clients when this one stops.
-    pub other_edges: Vec<String>,
+    /// The node of this process, if it hosts replicas: it alone does not make a world.
+    pub own_node: Option<NodeId>,
+    /// Other edges, named in turn to clients when this one stops or is cut off.
+    pub other_edges: Vec<OtherEdge>,
+}
+
+/// Where else clients may go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherEdge {
+    /// Its node. One that can not be reached is named only if none can.
+    pub node: NodeId,
+    /// Its WebSocket address.
+    pub ws: String,
 }
 
 /// Options that contradict each other.
@@ -82,6 +93,7 @@ impl EdgeOptions {
             session: SessionConfig::of_world(world_name),
             interest: InterestConfig::default(),
             tls: None,
+            own_node: None,
             other_edges: Vec::new(),
         }
     }

@@ -12,6 +12,8 @@ use marchland_types::NodeId;
 const SILENCE: Duration = Duration::from_millis(500);
 /// How long it may be silent in any case.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// After so much silence at full rate, every node is asked who owns the region: four ticks.
+const DOUBT: Duration = Duration::from_millis(200);
 /// Pause before a node is asked that was named as the leader.
 const HINT_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before the next node is asked when nobody was named.
@@ -25,12 +27,14 @@ pub(crate) struct Route {
     next: Option<(NodeId, Duration)>,
     /// Last word of the target, or when it was asked.
     heard_at: Duration,
+    /// Last word of an owner, or when one was wanted first.
+    served_at: Duration,
 }
 
 impl Route {
     /// Nothing known: `first` is asked at once.
     pub(crate) fn new(now: Duration, first: NodeId) -> Self {
-        Self { target: None, next: Some((first, now)), heard_at: now }
+        Self { target: None, next: Some((first, now)), heard_at: now, served_at: now }
     }
 
     /// The node that is spoken to.
@@ -41,6 +45,12 @@ impl Route {
     /// Nobody wanted the region until now: its silence before does not count.
     pub(crate) fn wanted_again(&mut self, now: Duration) {
         self.heard_at = now;
+        self.served_at = now;
+    }
+
+    /// Whether no owner has spoken for so long that somebody else should be asked, too.
+    pub(crate) fn is_unserved(&self, now: Duration, time_rate: u32) -> bool {
+        now.saturating_sub(self.served_at) >= DOUBT * 100 / time_rate.clamp(1, 100)
     }
 
     /// A node says that it owns the region: it is asked next, at once.
@@ -51,6 +61,7 @@ impl Route {
     /// The target sent a batch.
     pub(crate) fn heard(&mut self, now: Duration) {
         self.heard_at = now;
+        self.served_at = now;
     }
 
     /// The target can not be reached, or does not own the region; it may have named who does.
@@ -141,6 +152,18 @@ mod tests {
         route.lost(ms(10), None, &NODES);
         route.announced(ms(11), NodeId(3));
         assert_eq!(route.handle_time(ms(11), 100, &NODES).unwrap().node, NodeId(3));
+    }
+
+    #[test]
+    fn unserved_is_who_hears_no_owner_whoever_is_asked() {
+        let mut route = Route::new(ms(0), NodeId(1));
+        route.handle_time(ms(0), 100, &NODES);
+        route.heard(ms(100));
+        route.lost(ms(110), None, &NODES);
+        route.handle_time(ms(140), 100, &NODES);
+        assert!(!route.is_unserved(ms(299), 100) && route.is_unserved(ms(300), 100) && !route.is_unserved(ms(899), 25));
+        route.heard(ms(310));
+        assert!(!route.is_unserved(ms(350), 100));
     }
 
     #[test]

@@ -91,6 +91,10 @@ impl Counters {
         metrics::counter!("marchland_edge_stale_batches_total").increment(1);
     }
 
+    pub(crate) fn cut_off(&self) {
+        metrics::counter!("marchland_edge_cut_off_total").increment(1);
+    }
+
     pub(crate) fn message(&self) {
         self.messages.fetch_add(1, Relaxed);
     }

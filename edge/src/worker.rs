@@ -21,9 +21,11 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{JoinSet, spawn_local};
 use tonic::transport::Channel;
 
+use crate::OtherEdge;
 use crate::Shared;
 use crate::connection::{ConnRef, welcome};
 use crate::links::{self, Link};
+use crate::reach::{Look, Reach};
 use crate::routes::{Asked, Route};
 
 /// How long commands are gathered before they go to an owner. A tick is five times as long.
@@ -83,6 +85,7 @@ pub(crate) struct State<S> {
     connections: BTreeMap<u64, ConnRef<S>>,
     pub(crate) regions: BTreeMap<GroupId, Region<S>>,
     links: BTreeMap<NodeId, Link>,
+    pub(crate) reach: Reach,
     pub(crate) writer: FrameWriter,
     pub(crate) out: BytesMut,
 }
@@ -111,6 +114,7 @@ impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
     pub async fn run(self) {
         let Self { shared, number, transport, security, clock, entropy, listener } = self;
         let nodes = shared.options.nodes.keys().copied().collect();
+        let reach = Reach::new(shared.options.own_node);
         let mut stop = shared.stop.subscribe();
         let worker = Rc::new(Worker {
             shared,
@@ -124,6 +128,7 @@ impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
                 connections: BTreeMap::new(),
                 regions: BTreeMap::new(),
                 links: BTreeMap::new(),
+                reach,
                 writer: FrameWriter::default(),
                 out: BytesMut::new(),
             }),
@@ -214,13 +219,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     }
 
     async fn stop(self: &Rc<Self>) {
-        let all: Vec<_> = self.state.borrow().connections.values().cloned().collect();
-        let others = &self.shared.options.other_edges;
-        for (i, conn) in all.iter().enumerate() {
-            let other = if others.is_empty() { "" } else { &others[i % others.len()] };
-            self.drive(conn, |session, _, _, out| session.handle_shutdown(other, out));
-        }
-        drop(all);
+        self.send_away(|session, other, out| session.handle_shutdown(other, out));
         let ended = async {
             while self.open.get() > 0 {
                 self.left.notified().await;
@@ -228,6 +227,22 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         };
         // In time or not: what is left is dropped with the loop.
         let _ = tokio::time::timeout(STOP, ended).await;
+    }
+
+    /// Tells every client where else to go: to edges in turn that seem to be there.
+    fn send_away(self: &Rc<Self>, why: impl Fn(&mut Session, &str, &mut Vec<Effect>)) {
+        let (all, others) = {
+            let state = self.state.borrow();
+            // A node that is an edge alone has no link, and may well be there.
+            let there = |other: &&OtherEdge| state.links.get(&other.node).is_none_or(|link| link.up.is_some());
+            let all: Vec<_> = state.connections.values().cloned().collect();
+            (all, self.shared.options.other_edges.iter().filter(there).collect::<Vec<_>>())
+        };
+        let others = if others.is_empty() { self.shared.options.other_edges.iter().collect() } else { others };
+        for (i, conn) in all.iter().enumerate() {
+            let other = others.get(i % others.len().max(1)).map_or("", |other| other.ws.as_str());
+            self.drive(conn, |session, _, _, out| why(session, other, out));
+        }
     }
 
     // ---- connections
@@ -425,10 +440,14 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     fn look_after_routes(self: &Rc<Self>) {
         let now = self.clock.monotonic();
         let mut asked = Vec::new();
+        let mut silent = Vec::new();
         for (&group, region) in &mut self.state.borrow_mut().regions {
             // Nobody here wants it: it may sleep, and its owner change, without our asking.
             if region.sessions.is_empty() {
                 continue;
+            }
+            if region.route.is_unserved(now, region.view.time_rate()) {
+                silent.push(group);
             }
             if let Some(change) = region.route.handle_time(now, region.view.time_rate(), &self.nodes) {
                 region.subscribed = false;
@@ -447,6 +466,29 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             };
             if up {
                 self.subscribe(group);
+            }
+        }
+        self.look_after_reach(now, &silent);
+    }
+
+    /// Regions that hear no owner: is there anybody at all?
+    fn look_after_reach(self: &Rc<Self>, now: Duration, silent: &[GroupId]) {
+        let look = self.state.borrow_mut().reach.look(now, !silent.is_empty(), &self.nodes);
+        match look {
+            Look::Wait => {}
+            Look::Ask => {
+                let question = |group: &GroupId| EdgeToRegion { group: group.0, ..EdgeToRegion::default() };
+                let message = EdgeToNode { regions: silent.iter().map(question).collect() };
+                let state = self.state.borrow();
+                for up in state.links.values().filter_map(|link| link.up.as_ref()) {
+                    // A queue that is full holds questions enough.
+                    let _ = up.try_send(message.clone());
+                }
+            }
+            Look::CutOff => {
+                tracing::warn!(regions = silent.len(), "no other node answers: clients are sent to other edges");
+                self.shared.counters.cut_off();
+                self.send_away(|session, other, out| session.handle_cut_off(other, out));
             }
         }
     }

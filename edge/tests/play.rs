@@ -4,10 +4,11 @@ mod support;
 
 use std::time::Duration;
 
-use marchland_edge::EdgeOptions;
 use marchland_edge::client::{ClientOptions, Login, PlayerClient, ResumeKey};
+use marchland_edge::{EdgeOptions, OtherEdge};
 use marchland_proto::codes::Code;
 use marchland_proto::net::TokioTransport;
+use marchland_types::NodeId;
 use support::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -154,7 +155,9 @@ async fn a_client_comes_back_over_another_edge_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edge_that_stops_says_where_to_go() {
     let world = World::start(5).await;
-    let edge = world.edge(EdgeOptions { other_edges: vec!["ws://other".into()], ..world.options() }).await;
+    let edge = world
+        .edge(EdgeOptions { other_edges: vec![OtherEdge { node: NodeId(9), ws: "ws://other".into() }], ..world.options() })
+        .await;
     let mut client = join(edge.local_addr(), "ada").await.unwrap();
     until(&mut client, "a frame", |client| client.view.tick() > 0).await;
     edge.shutdown();

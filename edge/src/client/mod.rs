@@ -106,6 +106,15 @@ impl ClientError {
             Self::Lost(_) | Self::Protocol(_) | Self::Window => None,
         }
     }
+
+    /// WebSocket address of the edge that the server named instead of itself.
+    #[must_use]
+    pub fn other_edge(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refused) => Some(refused.other_edge.as_str()).filter(|edge| !edge.is_empty()),
+            Self::Lost(_) | Self::Protocol(_) | Self::Window => None,
+        }
+    }
 }
 
 /// What came from the server.

@@ -24,11 +24,17 @@ use crate::seams::SystemClock;
 
 /// Between two commands.
 const EVERY: Duration = Duration::from_millis(100);
-/// A connection that does not come about is tried again.
-const CONNECT_WITHIN: Duration = Duration::from_secs(10);
-/// Pause between two attempts.
+/// A sign-in that is not answered is tried again.
+const SIGN_IN_WITHIN: Duration = Duration::from_secs(10);
+/// A session is resumed within this, or else elsewhere: an edge that stands still takes connections and says nothing.
+const RESUME_WITHIN: Duration = Duration::from_millis(1_500);
+/// Pause between two attempts. The first after a lost connection is made at once.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
-/// After so much silence the connection counts as lost.
+/// Without a frame for so long, the edge is asked whether it is there.
+const QUIET: Duration = Duration::from_millis(200);
+/// After so much silence, answers to pings included, the edge counts as lost. An edge whose region has no owner does answer.
+const EDGE_SILENCE: Duration = Duration::from_millis(600);
+/// After so long without a frame the connection counts as lost, whatever else was heard.
 const SILENCE: Duration = Duration::from_secs(5);
 /// How long the last questions may take when the run ends.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
@@ -51,7 +57,11 @@ pub(super) struct Player {
 /// Why a connection was left.
 enum End {
     Stopped,
-    Lost(String),
+    Lost(ClientError),
+}
+
+fn silent(time: Duration, what: &str) -> End {
+    End::Lost(ClientError::Lost(format!("{what} for {} ms", time.as_millis())))
 }
 
 impl Player {
@@ -61,7 +71,11 @@ impl Player {
         let mut resume: Option<ResumeKey> = None;
         let mut target = self.number;
         while !*self.stop.borrow() {
-            match timeout(CONNECT_WITHIN, self.connect(target, resume.as_ref())).await {
+            let within = if resume.is_some() { RESUME_WITHIN } else { SIGN_IN_WITHIN };
+            // Another edge may be alive.
+            let mut next = target + 1;
+            let mut pause = RETRY_PAUSE;
+            match timeout(within, self.connect(target, resume.as_ref())).await {
                 Ok(Ok(mut client)) => {
                     let welcome = client.welcome();
                     truth.joined(welcome.session_epoch, welcome.next_seq);
@@ -72,10 +86,12 @@ impl Player {
                     self.shared.left();
                     match end {
                         End::Stopped => break,
-                        End::Lost(reason) => {
+                        End::Lost(error) => {
                             truth.disconnected();
-                            truth.figures.complain(format!("{}: connection lost: {reason}", self.name));
+                            truth.figures.complain(format!("{}: connection lost: {error}", self.name));
+                            next = self.named(&error).unwrap_or(next);
                             resume = Some(client.resume_key());
+                            pause = Duration::ZERO;
                         }
                     }
                 }
@@ -84,17 +100,29 @@ impl Player {
                     if let Some(key) = &mut resume {
                         key.attach_number += 1;
                     }
-                    if matches!(error.downcast_ref::<ClientError>().and_then(ClientError::code), Some(Code::BadResume)) {
+                    let refused = error.downcast_ref::<ClientError>();
+                    next = refused.and_then(|refused| self.named(refused)).unwrap_or(next);
+                    if refused.and_then(ClientError::code) == Some(Code::BadResume) {
                         resume = None;
                     }
                 }
-                Err(_) => self.shared.failed("no connection in time"),
+                Err(_) => {
+                    self.shared.failed("no connection in time");
+                    if let Some(key) = &mut resume {
+                        key.attach_number += 1;
+                    }
+                }
             }
-            // Another edge may be alive.
-            target += 1;
-            let _ = timeout(RETRY_PAUSE, self.stop.wait_for(|stop| *stop)).await;
+            target = next;
+            let _ = timeout(pause, self.stop.wait_for(|stop| *stop)).await;
         }
         self.shared.finish(&truth.figures);
+    }
+
+    /// The edge that the server named instead of itself.
+    fn named(&self, error: &ClientError) -> Option<usize> {
+        let named = Target::parse(error.other_edge()?, Some("")).ok()?;
+        self.targets.iter().position(|target| target.address == named.address)
     }
 
     async fn connect(&self, target: usize, resume: Option<&ResumeKey>) -> anyhow::Result<Client> {
@@ -111,7 +139,7 @@ impl Player {
         let mut walk = Walk::new(rng);
         // Phases are spread, so that a thousand players do not speak at once.
         let mut next = Instant::now() + EVERY.mul_f64(rng.random_range(0.0..1.0));
-        let mut heard_at = Instant::now();
+        let (mut heard_at, mut frame_at) = (Instant::now(), Instant::now());
         let mut stopping: Option<(Instant, u64)> = None;
         loop {
             let wait = timeout_at(next, client.next());
@@ -133,6 +161,7 @@ impl Player {
             match heard {
                 Ok(Ok(Heard::Frame(info))) => {
                     heard_at = Instant::now();
+                    frame_at = heard_at;
                     let behind_ms = self.clock.wall_ms().saturating_sub(info.server_ms);
                     truth.frame(&client.view, info.size_bytes, info.region, behind_ms, self.clock.monotonic());
                     self.shared.frame(info.size_bytes);
@@ -145,8 +174,8 @@ impl Player {
                     }
                     drop(client.view.take_area_events());
                 }
-                Ok(Ok(Heard::Pong { .. })) => {}
-                Ok(Err(error)) => return End::Lost(error.to_string()),
+                Ok(Ok(Heard::Pong { .. })) => heard_at = Instant::now(),
+                Ok(Err(error)) => return End::Lost(error),
                 Err(_) => {
                     next = (next + EVERY).max(Instant::now());
                     if let Some((deadline, _)) = stopping {
@@ -156,15 +185,21 @@ impl Player {
                         }
                         continue;
                     }
-                    if heard_at.elapsed() > SILENCE {
-                        return End::Lost(format!("silent for {} s", SILENCE.as_secs()));
+                    if frame_at.elapsed() > SILENCE {
+                        return silent(SILENCE, "no frame");
                     }
-                    if let Err(error) = self.act(client, truth, &mut walk, rng).await {
-                        match error {
-                            // Nothing more can be sent before something is acknowledged: wait.
-                            ClientError::Window => {}
-                            error => return End::Lost(error.to_string()),
-                        }
+                    if heard_at.elapsed() > EDGE_SILENCE {
+                        return silent(EDGE_SILENCE, "nothing heard");
+                    }
+                    let asked = if frame_at.elapsed() > QUIET { client.ping(0).await } else { Ok(()) };
+                    let done = match asked {
+                        Ok(()) => self.act(client, truth, &mut walk, rng).await,
+                        Err(error) => Err(error),
+                    };
+                    match done {
+                        // With a full window nothing more can be sent before something is acknowledged: wait.
+                        Ok(()) | Err(ClientError::Window) => {}
+                        Err(error) => return End::Lost(error),
                     }
                 }
             }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_admin::{AdminService, AdminToken};
-use marchland_edge::{Edge, EdgeLimits, EdgeOptions, EdgeStats, InterestConfig, SessionConfig};
+use marchland_edge::{Edge, EdgeLimits, EdgeOptions, EdgeStats, InterestConfig, OtherEdge, SessionConfig};
 use marchland_proto::cluster::directory_server::DirectoryServer;
 use marchland_proto::cluster::regions_server::RegionsServer;
 use marchland_proto::net::{ClusterSecurity, Transport, serve_cluster};
@@ -396,14 +396,15 @@ impl<S: Seams> Node<S> {
         let mut edge_end = None;
         if let Some(listen) = settings.listen_ws.clone() {
             let nodes = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
-            let others = settings.members.iter().filter(|(node, _)| **node != settings.node).map(|(_, m)| m.ws.clone());
+            let others = settings.members.iter().filter(|(node, _)| **node != settings.node);
             let options = EdgeOptions {
                 workers: settings.edge_workers,
                 limits: settings.edge_limits.clone(),
                 session: SessionConfig::of_world(&settings.world_name),
                 interest: settings.interest,
                 tls: settings.edge_tls.clone(),
-                other_edges: others.collect(),
+                own_node: settings.members.contains_key(&settings.node).then_some(settings.node),
+                other_edges: others.map(|(node, m)| OtherEdge { node: *node, ws: m.ws.clone() }).collect(),
                 ..EdgeOptions::of_world(&listen, settings.world, &settings.world_name, nodes)
             };
             let (bound, workers) =

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! start   data folder → log → cluster port → incarnation → raft → keyed store → groups → edge
-//! stop    edge (clients are told) → groups persisted → raft → cluster port → log → data folder
+//! stop    what it leads is handed over, unless all stop → edge (clients are told)
+//!         → groups persisted → raft → cluster port → log → data folder
 //! ```
 //!
 //! [`Node`] is generic over its [`crate::seams::Seams`]; what production adds (threads, HTTP, signals) is in `process.rs`.
@@ -11,6 +12,7 @@ mod admin;
 mod assembly;
 mod birth;
 mod front;
+mod handover;
 mod keeper;
 mod process;
 mod pumps;
@@ -18,4 +20,5 @@ mod scrubber;
 
 pub use admin::{NodeAdmin, Pages};
 pub use assembly::{Member, Node, NodeError, NodeSettings};
+pub use handover::HandedOver;
 pub use process::{NodeArgs, main};

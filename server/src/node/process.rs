@@ -17,6 +17,7 @@ use super::assembly::{Node, NodeSettings, read_seed};
 use crate::config::NodeConfig;
 use crate::seams::Production;
 use crate::served::Serve;
+use crate::signals::StopKind;
 
 /// How long a clean stop may take before the process ends anyway, with an error.
 const STOP_WITHIN: Duration = Duration::from_secs(15);
@@ -95,7 +96,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn run<G: Game>(config: NodeConfig, serve: Serve<G>) -> anyhow::Result<ExitCode> {
-    let stop = crate::signals::stop_requested()?;
+    let stop = crate::signals::node_stop_requested()?;
     let metrics = metrics_exporter_prometheus::PrometheusBuilder::new()
         .install_recorder()
         .context("can not install the metrics recorder")?;
@@ -126,11 +127,15 @@ async fn run<G: Game>(config: NodeConfig, serve: Serve<G>) -> anyhow::Result<Exi
         let _ = http_stopped.await;
     }));
     tracing::info!(node = number, "node is up");
-    let fault = tokio::select! {
-        () = stop => None,
-        reason = node.fatal() => Some(reason),
+    let (kind, fault) = tokio::select! {
+        kind = stop => (kind, None),
+        reason = node.fatal() => (StopKind::AtOnce, Some(reason)),
     };
-    tracing::info!(node = number, fault = fault.as_deref(), "node stops");
+    tracing::info!(node = number, ?kind, fault = fault.as_deref(), "node stops");
+    if kind == StopKind::HandOver {
+        let groups = node.hand_over().await;
+        tracing::info!(node = number, groups.handed_over, groups.kept, "what this node led is with others");
+    }
     let stopped = tokio::time::timeout(STOP_WITHIN, node.stop()).await;
     drop(stop_http);
     if let Err(error) = tokio::time::timeout(Duration::from_secs(1), serve).await {

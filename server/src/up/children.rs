@@ -48,11 +48,11 @@ impl NodeProcess {
         Ok(())
     }
 
-    /// Asks it to stop.
+    /// Asks it to stop at once: the others stop as well, so nothing is handed over.
     pub fn ask_to_stop(&self) {
         if let Some(pid) = self.child.id() {
             // SAFETY: plain system call; the process is our child and not yet reaped, so the id is still its own.
-            let sent = unsafe { libc::kill(pid as i32, libc::SIGTERM) };
+            let sent = unsafe { libc::kill(pid as i32, libc::SIGINT) };
             if sent != 0 {
                 tracing::warn!(node = self.node, error = %io::Error::last_os_error(), "could not ask the node to stop");
             }
@@ -114,7 +114,7 @@ pub(crate) fn pin_child(command: &mut Command, cpu: Option<usize>) {
                 }
             }
             // When the parent dies by whatever cause, its nodes stop cleanly instead of running on unseen.
-            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) != 0 {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT) != 0 {
                 return Err(io::Error::last_os_error());
             }
             Ok(())

@@ -1,0 +1,76 @@
+//! Leaves a node's groups to other nodes before it stops, so that nobody waits for an election.
+//!
+//! Only a replica that answers and has caught up is asked; where none is, the group stays, and its members elect another leader when this
+//! node is gone. Nothing here is needed for safety.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use marchland_raft::{Group, Role};
+use marchland_types::ReplicaId;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::assembly::Node;
+use crate::seams::Seams;
+
+/// Time for all groups together.
+const WITHIN: Duration = Duration::from_secs(3);
+/// Pause before the members of a group are asked again: a replica that has just started may still be behind.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What became of the groups that this node led.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandedOver {
+    /// Another node leads them now.
+    pub handed_over: usize,
+    /// Nobody took them in time.
+    pub kept: usize,
+}
+
+impl<S: Seams> Node<S> {
+    /// Hands every group that this node leads to another, as far as there is one that can take it. Before [`Node::stop`], when the
+    /// others go on.
+    pub async fn hand_over(&self) -> HandedOver {
+        hand_over(self.groups()).await
+    }
+}
+
+async fn hand_over(groups: Vec<Group>) -> HandedOver {
+    let end = Instant::now() + WITHIN;
+    let led = groups.into_iter().filter(leads);
+    let outcomes = join_all(led.map(|group| async move {
+        let taken = timeout_at(end, find_heir(&group)).await;
+        match &taken {
+            Ok(heir) => tracing::info!(group = %group.id(), %heir, "handed over"),
+            Err(_) => tracing::warn!(group = %group.id(), "nobody could take this group over: its members will elect a leader"),
+        }
+        taken.is_ok()
+    }))
+    .await;
+    let handed_over = outcomes.iter().filter(|taken| **taken).count();
+    HandedOver { handed_over, kept: outcomes.len() - handed_over }
+}
+
+fn leads(group: &Group) -> bool {
+    matches!(group.status().role, Role::Leader(_))
+}
+
+/// Asks the other voters, whoever is furthest first, until one leads.
+async fn find_heir(group: &Group) -> ReplicaId {
+    loop {
+        let status = group.status();
+        if let Some(leader) = status.leader.filter(|_| !leads(group)) {
+            return leader;
+        }
+        let furthest = |id: &ReplicaId| status.matched.iter().find(|(other, _)| other == id).and_then(|(_, matched)| *matched);
+        let mut heirs: Vec<_> = status.voters.iter().copied().filter(|id| Some(*id) != status.leader).collect();
+        heirs.sort_by_key(|id| std::cmp::Reverse(furthest(id)));
+        for heir in heirs {
+            match group.transfer_leadership(heir).await {
+                Ok(()) => return heir,
+                Err(error) => tracing::info!(group = %group.id(), %heir, %error, "not taken over"),
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
