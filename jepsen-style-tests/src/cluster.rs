@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::checker::{AtTheEnd, SessionAtTheEnd};
+use crate::wall::Wall;
 
 /// Longest time from the start to the ready file: longer than `up` itself waits, because it can say more.
 const READY_WITHIN: Duration = Duration::from_secs(75);
@@ -173,17 +174,56 @@ impl Cluster {
 
     /// Makes the cluster with `up`, and runs its nodes without it from here on, each to be killed and started alone.
     pub async fn start_by_hand(&mut self) -> anyhow::Result<()> {
+        self.make().await?;
+        self.start_all_by_hand().await
+    }
+
+    /// The same, with a wall between the nodes.
+    pub async fn start_behind_wall(&mut self) -> anyhow::Result<Wall> {
+        self.make().await?;
+        let nodes: Vec<_> = self.ready()?.nodes.iter().map(|node| (node.id, node.grpc.clone())).collect();
+        let wall = Wall::between(&nodes).await?;
+        for node in self.numbers()? {
+            wall.stands_around(node, &self.node_config(node))?;
+        }
+        self.start_all_by_hand().await?;
+        Ok(wall)
+    }
+
+    /// Lets `up` make the cluster.
+    async fn make(&mut self) -> anyhow::Result<()> {
         self.start().await?;
         let (ready, file) = (self.ready.clone(), std::fs::read(self.ready_file())?);
         self.stop().await?;
         self.ready = ready;
         // Where admin clients find the nodes. Its process ids are not looked at.
         std::fs::write(self.ready_file(), file)?;
+        Ok(())
+    }
+
+    async fn start_all_by_hand(&mut self) -> anyhow::Result<()> {
         for node in self.numbers()? {
             self.start_node(node)?;
         }
         for node in self.numbers()? {
             self.node_ready(node).await?;
+        }
+        Ok(())
+    }
+
+    /// The process of a node that was started by hand.
+    pub fn pid(&self, number: u32) -> anyhow::Result<u32> {
+        self.by_hand.get(&number).and_then(Child::id).with_context(|| format!("node {number} does not run"))
+    }
+
+    /// Stops all nodes that were started by hand, at once: there is nobody to hand anything to.
+    pub async fn stop_all(&mut self) -> anyhow::Result<()> {
+        for number in self.by_hand.keys() {
+            signal(self.pid(*number)?, libc::SIGINT)?;
+        }
+        for number in self.numbers()? {
+            let status = self.node_ended(number, STOP_WITHIN).await?;
+            ensure!(status.success(), "node {number} stopped with {status}:\n{}", self.last_words());
         }
         Ok(())
     }
@@ -442,6 +482,14 @@ pub fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state stands after the name, which is in parentheses and may hold anything.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+}
+
+/// Sends a signal to a child of the caller's that was not waited for.
+pub fn signal(pid: u32, signal: i32) -> anyhow::Result<()> {
+    // SAFETY: plain system call; by what the caller promises, the id is still the child's own.
+    let sent = unsafe { libc::kill(i32::try_from(pid)?, signal) };
+    ensure!(sent == 0, "signal {signal} to {pid}: {}", std::io::Error::last_os_error());
+    Ok(())
 }
 
 /// Kills a node. Its id comes from the ready file of a running `up`, which has not reaped it.

@@ -9,6 +9,7 @@
 //! - [`plant`]: damages a stored state on purpose, so that the finding of it can be shown.
 //! - [`broken`]: what makes the rules of the server `broken-rules/main.rs` fail.
 //! - [`power`]: power cuts, where the machine allows them. What it does not allow is reported as skipped, never as passed.
+//! - [`wall`]: stands between nodes, and cuts one off from the others.
 //! - [`web`]: just enough HTTP to ask a node's pages.
 //!
 //! The tests themselves are in `tests/real`, with a runner of their own that can say "skipped".
@@ -21,4 +22,5 @@ pub mod plant;
 pub mod player;
 pub mod power;
 pub mod run;
+pub mod wall;
 pub mod web;

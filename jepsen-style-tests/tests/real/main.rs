@@ -3,7 +3,7 @@
 //! A runner of its own, because a test that the machine does not permit must be reported as skipped. Takes the usual filter:
 //! `cargo test -p marchland-jepsen --test real -- kill`. How much is done:
 //!
-//! - `MARCHLAND_ROUNDS`: kills and power cuts (2);
+//! - `MARCHLAND_ROUNDS`: kills, power cuts and failovers (2);
 //! - `MARCHLAND_RUBBISH_BYTES`: random bytes for each port (65,536);
 //! - `MARCHLAND_ROOT_TESTS=1`: power cuts, which mount file systems and need root;
 //! - `MARCHLAND_BIN`: another binary, for example one built for release;
@@ -11,6 +11,7 @@
 //! - `MARCHLAND_VERBOSE=1`: print every attempt of a player that failed.
 
 mod certificates;
+mod failover;
 mod kill_all;
 mod lost_folder;
 mod lost_parts;
@@ -26,6 +27,7 @@ mod stall;
 
 use std::process::ExitCode;
 
+use failover::Fate;
 use scene::{Outcome, Scene};
 use tokio::time::Instant;
 
@@ -35,6 +37,18 @@ const TESTS: &[Test] = &[
     ("refusals: bad starts are refused with a clear error", |scene| Box::pin(refusals::run(scene))),
     ("kill_all: nothing acknowledged is lost when every node is killed at once", |scene| Box::pin(kill_all::run(scene))),
     ("power_cut: nothing acknowledged is lost when every node loses power at once", |scene| Box::pin(power_cut::run(scene))),
+    ("failover_kill: players go on within a second when the owner is killed", |scene| {
+        Box::pin(failover::run(scene, Fate::Killed))
+    }),
+    ("failover_pause: players go on within a second when the owner stands still", |scene| {
+        Box::pin(failover::run(scene, Fate::Stopped))
+    }),
+    ("failover_partition: players go on within a second when the owner is cut off", |scene| {
+        Box::pin(failover::run(scene, Fate::CutOff))
+    }),
+    ("failover_stop: a node that is asked to go hands over, and nobody waits", |scene| {
+        Box::pin(failover::run(scene, Fate::AskedToGo))
+    }),
     ("lost_folder: a replica that lost its folder is replaced", |scene| Box::pin(lost_folder::run(scene))),
     ("lost_parts: a node that lost its store, its checkpoints or its log is rebuilt or rejoins", |scene| {
         Box::pin(lost_parts::run(scene))
