@@ -6,8 +6,8 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use marchland_proto::cluster::{InspectReply, SkipEntryReply, StatusReply, TakeCutReply};
-use marchland_types::{CutNumber, GroupId, LogIndex};
+use marchland_proto::cluster::{InspectReply, MoveOwnerReply, SkipEntryReply, StatusReply, TakeCutReply};
+use marchland_types::{CutNumber, GroupId, LogIndex, NodeId};
 use serde::Serialize;
 
 /// An answer that is on its way.
@@ -48,6 +48,10 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// Has a region that halts at entry `index` go on without it; this node must lead its group. Answered when the region went on here.
     /// The reply's code is a [`marchland_proto::codes::Code`].
     fn skip_entry(&self, group: GroupId, index: LogIndex, reason: &str, actor: &str) -> Answer<'_, SkipEntryReply>;
+
+    /// Hands a region that this node owns to the replica of `node`, or to the one that is furthest. Answered when that one leads.
+    /// The reply's code is a [`marchland_proto::codes::Code`].
+    fn move_owner(&self, group: GroupId, node: Option<NodeId>) -> Answer<'_, MoveOwnerReply>;
 
     /// Whether the node serves players; otherwise why not.
     fn ready(&self) -> Result<(), String>;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use marchland_proto::cluster::admin_client::AdminClient as Grpc;
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest,
+    TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{CALL_TIMEOUT, ClusterClient, ClusterSecurity, SecurityError, TlsFiles, Transport, cluster_channel};
-use marchland_types::{CutNumber, GroupId};
+use marchland_types::{CutNumber, GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
@@ -22,6 +23,8 @@ use crate::status::NodeView;
 const STATUS_WITHIN: Duration = CALL_TIMEOUT;
 /// Longest time for a region to go on: the node itself gives it 10 s to restore its state.
 const SKIP_WITHIN: Duration = Duration::from_secs(15);
+/// Longest time for a region to be handed over: the node itself tries for 3 s.
+const MOVE_WITHIN: Duration = Duration::from_secs(6);
 
 /// Why the nodes can not be asked at all.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +177,12 @@ impl AdminNode {
     pub async fn skip_entry(&self, request: SkipEntryRequest) -> Result<SkipEntryReply, CallError> {
         let request = self.request(request);
         self.within(SKIP_WITHIN, self.grpc.clone().skip_entry(request)).await
+    }
+
+    /// Has it hand a region that it owns to another node; `None` is whoever is furthest.
+    pub async fn move_owner(&self, group: GroupId, to: Option<NodeId>) -> Result<MoveOwnerReply, CallError> {
+        let request = self.request(MoveOwnerRequest { group: group.0, node: to.map_or(0, |node| node.0) });
+        self.within(MOVE_WITHIN, self.grpc.clone().move_owner(request)).await
     }
 
     fn request<M>(&self, message: M) -> Request<M> {

@@ -11,10 +11,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use marchland_proto::net::{ClusterSecurity, TlsFiles, TokioTransport};
-use marchland_types::{LogIndex, RegionId};
+use marchland_types::{LogIndex, NodeId, RegionId};
 use serde::Serialize;
 
 use crate::client::{AdminCluster, AdminEndpoint, ClusterView, EndpointError, NodeAnswer, cluster_status};
+use crate::relocate::{MoveError, Moved, move_owner};
 use crate::skip::{SkipError, Skipped, skip_entry};
 use crate::verify::{VerifyError, VerifyReport, verify};
 
@@ -24,7 +25,10 @@ pub enum CommandError {
     /// The nodes can not be asked.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
-    /// The region did not go on.
+    /// A region was not moved.
+    #[error("not moved: {0}")]
+    Move(#[from] MoveError),
+    /// A region did not go on.
     #[error("not skipped: {0}")]
     Skip(#[from] SkipError),
     /// There is no verdict.
@@ -90,6 +94,17 @@ enum AdminCommand {
 
 #[derive(Clone, Debug, Subcommand)]
 enum RegionCommand {
+    /// Have another node own a region. It stands still for a moment, and players keep their connections.
+    #[command(after_help = "Example:\n  marchland admin --ready-file r.json region move --region 1 --to 3\n\n\
+        Exit code 0: that node owns it. 1: it does not, or it is not known.")]
+    Move {
+        /// The region's number.
+        #[arg(long)]
+        region: u32,
+        /// The node that is to own it; any other than now unless given.
+        #[arg(long)]
+        to: Option<u32>,
+    },
     /// Have a region that halts at an entry go on without it. What the entry brought has no effect: commands are answered `Internal`,
     /// messages are set aside. It can not be taken back.
     #[command(
@@ -181,6 +196,11 @@ impl AdminArgs {
                 put(out, self.json, &view, overview)?;
                 Ok(if view.healthy() { Outcome::Well } else { Outcome::Wrong })
             }
+            AdminCommand::Region { command: RegionCommand::Move { region, to } } => {
+                let moved = move_owner(&cluster, RegionId(*region), to.map(NodeId)).await?;
+                put(out, self.json, &moved, went)?;
+                Ok(Outcome::Well)
+            }
             AdminCommand::Region { command: RegionCommand::SkipEntry { region, index, reason } } => {
                 let skipped = skip_entry(&cluster, RegionId(*region), LogIndex(*index), reason).await?;
                 put(out, self.json, &skipped, told)?;
@@ -198,6 +218,12 @@ fn put<T: Serialize>(out: &mut impl Write, json: bool, answer: &T, people: fn(&T
         out.write_all(people(answer).as_bytes())?;
     }
     out.flush()
+}
+
+/// A region that was moved, for people.
+fn went(moved: &Moved) -> String {
+    let Moved { group, from, to } = moved;
+    format!("{group} is owned by node {to}, and was by node {from}\n")
 }
 
 /// A skipped entry for people.
@@ -319,6 +345,8 @@ mod tests {
         ));
         assert!(parses("x admin --ready-file r.json region skip-entry --region 1 --index 7 --json"));
         assert!(!parses("x admin --ready-file r.json region skip-entry --region 1"));
+        assert!(parses("x admin --ready-file r.json region move --region 1 --to 3 --json"));
+        assert!(!parses("x admin --ready-file r.json region move --to 3"));
         assert!(!parses("x verify"));
         assert!(!parses("x verify --endpoint a:1"));
         assert!(!parses("x verify --ready-file r.json --timeout-s 0"));

@@ -7,12 +7,14 @@
 //! - [`verify`]: whether replicas agree and no item is missing or doubled; [`verify::judge`] is pure.
 //! - [`command`]: arguments and output of `marchland verify` and `marchland admin`.
 //!
-//! Nothing in this crate changes a region: cuts, and orders to skip an entry, are all that it asks a group to commit.
+//! Nothing in this crate changes a region: cuts, and orders to skip an entry, are all that it asks a group to commit. Who owns a region
+//! is changed by the group itself, which is asked to.
 
 mod backend;
 pub mod client;
 pub mod command;
 pub mod http;
+pub mod relocate;
 mod service;
 pub mod skip;
 pub mod status;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest,
+    TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{Role, peer_of};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
-use marchland_types::{CutNumber, GroupId, LogIndex};
+use marchland_types::{CutNumber, GroupId, LogIndex, NodeId};
 use tonic::{Request, Response, Status};
 
 use crate::{AdminBackend, AdminToken};
@@ -75,6 +76,16 @@ impl Admin for AdminService {
         self.admit(&request)?;
         let InspectRequest { group, cut } = request.into_inner();
         Ok(Response::new(self.backend.inspect(GroupId(group), CutNumber(cut)).await))
+    }
+
+    async fn move_owner(&self, request: Request<MoveOwnerRequest>) -> Result<Response<MoveOwnerReply>, Status> {
+        self.admit(&request)?;
+        let peer = peer_of(&request)?.to_string();
+        let MoveOwnerRequest { group, node } = request.into_inner();
+        let group = GroupId(group);
+        let reply = self.backend.move_owner(group, (node != 0).then_some(NodeId(node))).await;
+        tracing::warn!(%peer, %group, to = node, code = reply.code, said = reply.reason, "audit: move");
+        Ok(Response::new(reply))
     }
 
     async fn skip_entry(&self, request: Request<SkipEntryRequest>) -> Result<Response<SkipEntryReply>, Status> {

@@ -136,7 +136,10 @@ impl GroupInner {
         if *told == Some(Role::Stopped) {
             return;
         }
-        let role = status.role;
+        let (role, term) = (status.role, status.term);
+        if self.status.borrow().term != term {
+            metrics::gauge!("marchland_group_term", "group" => self.id().to_string()).set(term.0 as f64);
+        }
         self.status.send_if_modified(|now| {
             let changed = (now.role, now.term, now.leader, &now.voters, &now.learners, &now.fault)
                 != (status.role, status.term, status.leader, &status.voters, &status.learners, &status.fault);
@@ -146,6 +149,9 @@ impl GroupInner {
         if *told != Some(role) {
             *told = Some(role);
             tracing::info!(group = %self.id(), ?role, "role");
+            if let Role::Leader(_) = role {
+                metrics::counter!("marchland_leaderships_total", "group" => self.id().to_string()).increment(1);
+            }
             self.state.machine().role(role);
         }
     }

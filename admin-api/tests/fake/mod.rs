@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use marchland_admin::client::AdminEndpoint;
 use marchland_admin::{AdminBackend, AdminService, AdminToken, Answer, MemberPages, MintedToken};
-use marchland_proto::cluster::{ComponentHash, GroupStatus, InspectReply, SkipEntryReply, StatusReply, TakeCutReply};
+use marchland_proto::cluster::{
+    ComponentHash, GroupStatus, InspectReply, MoveOwnerReply, SkipEntryReply, StatusReply, TakeCutReply,
+};
 use marchland_proto::codes::Code;
 use marchland_proto::net::{ClusterSecurity, Listener, PeerIdentity, Role, TokioTransport, Transport, serve_cluster};
 use marchland_types::{CutNumber, GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaId, WorldId};
@@ -141,6 +143,21 @@ impl AdminBackend for Node {
         } else {
             assert_eq!((reason, actor.is_empty()), ("it panics", false));
             SkipEntryReply { order_index: 9, tick: 6, ..SkipEntryReply::default() }
+        };
+        Box::pin(async move { reply })
+    }
+
+    fn move_owner(&self, asked: GroupId, node: Option<NodeId>) -> Answer<'_, MoveOwnerReply> {
+        let mut world = self.world.lock().unwrap();
+        let to = node.map_or(self.number % 3 + 1, |node| node.0);
+        let reply = if asked != group() || world.owner != self.number {
+            MoveOwnerReply { code: Code::NotLeader as u32, leader: replica(world.owner), ..MoveOwnerReply::default() }
+        } else if to > 3 {
+            let reason = format!("node {to} has no voting replica");
+            MoveOwnerReply { code: Code::Refused as u32, reason, leader: replica(world.owner) }
+        } else {
+            world.owner = to;
+            MoveOwnerReply { leader: replica(to), ..MoveOwnerReply::default() }
         };
         Box::pin(async move { reply })
     }

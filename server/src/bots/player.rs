@@ -72,8 +72,8 @@ impl Player {
         let mut target = self.number;
         while !*self.stop.borrow() {
             let within = if resume.is_some() { RESUME_WITHIN } else { SIGN_IN_WITHIN };
-            // Another edge may be alive.
-            let mut next = target + 1;
+            // Another edge may be alive. Whichever: all players of one that died must not come to the same.
+            let mut next = target + rng.random_range(1..self.targets.len().max(2));
             let mut pause = RETRY_PAUSE;
             match timeout(within, self.connect(target, resume.as_ref())).await {
                 Ok(Ok(mut client)) => {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use marchland_admin::{AdminBackend, Answer, MemberPages, MintedToken};
 use marchland_edge::Edge;
-use marchland_proto::cluster::{GroupStatus as WireStatus, InspectReply, SkipEntryReply, StatusReply, TakeCutReply};
+use marchland_proto::cluster::{
+    GroupStatus as WireStatus, InspectReply, MoveOwnerReply, SkipEntryReply, StatusReply, TakeCutReply,
+};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{Cut, RegionEntry, region_entry};
 use marchland_raft::{Group, ProposeError, RaftNode, Role};
@@ -248,6 +250,20 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
 
     fn skip_entry(&self, group: GroupId, index: LogIndex, reason: &str, actor: &str) -> Answer<'_, SkipEntryReply> {
         Box::pin(self.skip(group, index, skip_entry(index, reason, actor)))
+    }
+
+    fn move_owner(&self, group: GroupId, node: Option<NodeId>) -> Answer<'_, MoveOwnerReply> {
+        Box::pin(async move {
+            let found = self.groups.get().and_then(|groups| groups.raft.group(group));
+            match found {
+                Some(raft) => super::handover::move_owner(&raft, node).await,
+                None => MoveOwnerReply {
+                    code: Code::Refused as u32,
+                    reason: format!("node {} has no replica of {group}", self.node),
+                    leader: 0,
+                },
+            }
+        })
     }
 
     fn ready(&self) -> Result<(), String> {

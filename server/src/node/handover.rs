@@ -6,9 +6,11 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use marchland_raft::{Group, Role};
-use marchland_types::ReplicaId;
-use tokio::time::{Instant, sleep, timeout_at};
+use marchland_proto::cluster::MoveOwnerReply;
+use marchland_proto::codes::Code;
+use marchland_raft::{Group, ProposeError, Role};
+use marchland_types::{NodeId, ReplicaId};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::assembly::Node;
 use crate::seams::Seams;
@@ -17,6 +19,37 @@ use crate::seams::Seams;
 const WITHIN: Duration = Duration::from_secs(3);
 /// Pause before the members of a group are asked again: a replica that has just started may still be behind.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// Time for one group that an operator moves.
+const MOVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// Hands one group to the replica of a node, or to whoever is furthest.
+pub(super) async fn move_owner(group: &Group, to: Option<NodeId>) -> MoveOwnerReply {
+    let status = group.status();
+    let answer = |code: Code, leader: Option<ReplicaId>, reason: String| MoveOwnerReply {
+        code: code as u32,
+        reason,
+        leader: leader.map_or(0, |l| l.0),
+    };
+    if !leads(group) {
+        return answer(Code::NotLeader, status.leader, format!("{} is not led here", group.id()));
+    }
+    let Some(node) = to else {
+        return match timeout(MOVE_WITHIN, find_heir(group)).await {
+            Ok(heir) => answer(Code::Ok, Some(heir), String::new()),
+            Err(_) => answer(Code::Refused, status.leader, "no other replica answers and has caught up".into()),
+        };
+    };
+    let Some(heir) = status.voters.iter().copied().find(|id| id.node() == node) else {
+        return answer(Code::Refused, status.leader, format!("node {node} has no voting replica of {}", group.id()));
+    };
+    match group.transfer_leadership(heir).await {
+        Ok(()) => answer(Code::Ok, Some(heir), String::new()),
+        Err(ProposeError::NotLeader { leader, .. }) => answer(Code::NotLeader, leader, format!("{} is not led here", group.id())),
+        Err(error @ ProposeError::Refused { .. }) => answer(Code::Refused, status.leader, error.to_string()),
+        Err(error) => answer(Code::Unavailable, None, error.to_string()),
+    }
+}
 
 /// What became of the groups that this node led.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,7 +10,8 @@ use futures::{SinkExt, StreamExt};
 use marchland_proto::cluster::admin_client::AdminClient;
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest,
+    TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{
     ClusterClient, ClusterSecurity, Listener, PeerIdentity, Role, Transport, cluster_channel, peer_of, serve_cluster,
@@ -124,6 +125,10 @@ impl Admin for Echo {
     }
 
     async fn inspect(&self, _request: Request<InspectRequest>) -> Result<Response<InspectReply>, Status> {
+        Err(Status::unimplemented("echo"))
+    }
+
+    async fn move_owner(&self, _request: Request<MoveOwnerRequest>) -> Result<Response<MoveOwnerReply>, Status> {
         Err(Status::unimplemented("echo"))
     }
 
