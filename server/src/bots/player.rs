@@ -32,6 +32,8 @@ const RESUME_WITHIN: Duration = Duration::from_millis(1_500);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// Without a frame for so long, the edge is asked whether it is there.
 const QUIET: Duration = Duration::from_millis(200);
+/// Between two such questions: the server takes five a second.
+const PING_EVERY: Duration = Duration::from_millis(250);
 /// After so much silence, answers to pings included, the edge counts as lost. An edge whose region has no owner does answer.
 const EDGE_SILENCE: Duration = Duration::from_millis(600);
 /// After so long without a frame the connection counts as lost, whatever else was heard.
@@ -139,7 +141,7 @@ impl Player {
         let mut walk = Walk::new(rng);
         // Phases are spread, so that a thousand players do not speak at once.
         let mut next = Instant::now() + EVERY.mul_f64(rng.random_range(0.0..1.0));
-        let (mut heard_at, mut frame_at) = (Instant::now(), Instant::now());
+        let (mut heard_at, mut frame_at, mut pinged_at) = (Instant::now(), Instant::now(), Instant::now());
         let mut stopping: Option<(Instant, u64)> = None;
         loop {
             let wait = timeout_at(next, client.next());
@@ -191,7 +193,13 @@ impl Player {
                     if heard_at.elapsed() > EDGE_SILENCE {
                         return silent(EDGE_SILENCE, "nothing heard");
                     }
-                    let asked = if frame_at.elapsed() > QUIET { client.ping(0).await } else { Ok(()) };
+                    let asks = frame_at.elapsed() > QUIET && pinged_at.elapsed() > PING_EVERY;
+                    let asked = if asks {
+                        pinged_at = Instant::now();
+                        client.ping(0).await
+                    } else {
+                        Ok(())
+                    };
                     let done = match asked {
                         Ok(()) => self.act(client, truth, &mut walk, rng).await,
                         Err(error) => Err(error),
