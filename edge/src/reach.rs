@@ -1,6 +1,6 @@
 //! Whether this edge still reaches anybody who could serve its clients.
 //!
-//! While a region is silent, every node is asked who owns it. A node that does not answers at once, so whoever hears nobody but the node
+//! While a region is silent, every node is asked who owns it. A node that is there answers at once, so whoever hears nobody but the node
 //! that it shares a process with is cut off from the world: its clients are better served by another edge, and are told so. An
 //! election is not taken for that, for the nodes that hold it answer.
 //!

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use marchland_proto::cluster::regions_server::Regions;
-use marchland_proto::cluster::{CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, NodeToEdge};
+use marchland_proto::cluster::{
+    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, EdgeToRegion, NodeToEdge,
+};
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role, peer_of};
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
@@ -109,6 +111,9 @@ impl RegionsService {
     #[allow(clippy::result_large_err)]
     fn take(&self, edge: EdgeId, peer: &PeerIdentity, message: EdgeToNode) -> Result<bool, Status> {
         let mut long = false;
+        if message.regions.iter().any(is_question) {
+            self.answer(edge);
+        }
         for part in message.regions {
             let group = GroupId(part.group);
             if !peer.may(Role::Edge, group.world()) {
@@ -123,10 +128,24 @@ impl RegionsService {
         Ok(long)
     }
 
+    /// Lets an edge know that this node is there, whatever its regions have to say: one that halts says nothing.
+    fn answer(&self, edge: EdgeId) {
+        let edges = self.shared.edges.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(out) = edges.get(&edge) {
+            // A stream that is full has answers enough.
+            let _ = out.try_send(NodeToEdge::default());
+        }
+    }
+
     /// Whether the backlog of any region is long.
     fn long(&self) -> bool {
         self.regions().iter().any(|r| r.backlog().is_long())
     }
+}
+
+/// Whether an edge says nothing of a region, and so asks whether anybody is there.
+fn is_question(part: &EdgeToRegion) -> bool {
+    *part == EdgeToRegion { group: part.group, ..EdgeToRegion::default() }
 }
 
 /// Ends an edge's part in every region when its stream is dropped, however that happens.

@@ -20,6 +20,8 @@ const WITHIN: Duration = Duration::from_secs(3);
 /// Pause before the members of a group are asked again: a replica that has just started may still be behind.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Players whom this node serves are shown the new owner's first ticks before they are sent away: two short waits, not a long one.
+const SHOWN_FOR: Duration = Duration::from_millis(300);
 /// Time for one group that an operator moves.
 const MOVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -64,7 +66,11 @@ impl<S: Seams> Node<S> {
     /// Hands every group that this node leads to another, as far as there is one that can take it. Before [`Node::stop`], when the
     /// others go on.
     pub async fn hand_over(&self) -> HandedOver {
-        hand_over(self.groups()).await
+        let groups = hand_over(self.groups()).await;
+        if groups.handed_over > 0 && self.edge_stats().is_some_and(|edge| edge.clients > 0) {
+            sleep(SHOWN_FOR).await;
+        }
+        groups
     }
 }
 
