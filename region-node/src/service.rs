@@ -111,9 +111,7 @@ impl RegionsService {
     #[allow(clippy::result_large_err)]
     fn take(&self, edge: EdgeId, peer: &PeerIdentity, message: EdgeToNode) -> Result<bool, Status> {
         let mut long = false;
-        if message.regions.iter().any(is_question) {
-            self.answer(edge);
-        }
+        let asks = message.regions.iter().any(is_question);
         for part in message.regions {
             let group = GroupId(part.group);
             if !peer.may(Role::Edge, group.world()) {
@@ -124,6 +122,9 @@ impl RegionsService {
                 long |= region.backlog().is_long();
                 region.edge_message(edge, part);
             }
+        }
+        if asks {
+            self.answer(edge);
         }
         Ok(long)
     }

@@ -2,9 +2,9 @@
 //! to go. Players lose nothing, see nothing taken back, and wait for less than a second; only those of that node's edge lose their
 //! connection, and they come back by themselves.
 //!
-//! The load is `marchland bots`, whose players know what they were acknowledged and shown, and measure how long they waited. With
-//! `MARCHLAND_STRICT=1` the bounds are those that are promised; a release build (`MARCHLAND_BIN`) on a machine that others use is granted twice, a
-//! build for tests three times as much.
+//! The load is `marchland bots`, whose players know what they were acknowledged and shown, and measure how long they waited. The bounds are those that
+//! are promised; a build for tests is granted three times as much. The one of a node that is asked to go is not held yet, and doubled for a
+//! release build unless `MARCHLAND_STRICT=1`.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -22,14 +22,15 @@ use crate::scene::{Outcome, Scene, setting};
 /// Players of a release build. One for tests serves fewer.
 const PLAYERS: usize = 100;
 const PLAYERS_OF_A_TEST_BUILD: usize = 30;
-/// How much longer everything may take without optimisation, and beside other work.
+/// How much longer everything may take without optimisation.
 const PATIENCE_OF_A_TEST_BUILD: u64 = 3;
-const PATIENCE_WITH_A_BUSY_MACHINE: u64 = 2;
+/// How much longer players wait, at present, for a node that is asked to go.
+const PATIENCE_WITH_A_GOING_NODE: u64 = 2;
 /// Of a crash, a stop or a partition, in milliseconds.
 const BLACKOUT_P99_MS: u64 = 1_000;
 const BLACKOUT_MAX_MS: u64 = 2_000;
-/// Of a node that hands over before it goes, at most; the aim is 200 ms for 99 of 100 waits, and what was longer is told.
-const GRACEFUL_MAX_MS: u64 = 500;
+/// Of a node that hands over before it goes. Not held yet: 250 ms were measured, so that only `MARCHLAND_STRICT=1` asks for it as it is.
+const GRACEFUL_P99_MS: u64 = 200;
 /// A node is stopped, or cut off, for so long.
 const AWAY: Duration = Duration::from_secs(3);
 /// Between two rounds, everybody is served.
@@ -51,8 +52,8 @@ pub async fn run(scene: &Scene, fate: Fate) -> anyhow::Result<Outcome> {
     let released = std::env::var_os("MARCHLAND_BIN").is_some();
     let strict = setting("MARCHLAND_STRICT", 0)? > 0;
     let (players, patience) = match (released, strict) {
-        (true, true) => (PLAYERS, 1),
-        (true, false) => (PLAYERS, PATIENCE_WITH_A_BUSY_MACHINE),
+        (true, false) if fate == Fate::AskedToGo => (PLAYERS, PATIENCE_WITH_A_GOING_NODE),
+        (true, _) => (PLAYERS, 1),
         (false, _) => (PLAYERS_OF_A_TEST_BUILD, PATIENCE_OF_A_TEST_BUILD),
     };
     let mut cluster = scene.cluster(&[])?;
@@ -141,10 +142,7 @@ fn judge(report: &Value, fate: Fate, waits: u64, on_its_edge: u64, patience: u64
         ensure!(time <= most * patience, "blackout {name} {time} ms, at most {} expected: {report}", most * patience);
         anyhow::Ok(())
     };
-    if fate == Fate::AskedToGo {
-        return within("max", GRACEFUL_MAX_MS);
-    }
-    within("p99", BLACKOUT_P99_MS)?;
+    within("p99", if fate == Fate::AskedToGo { GRACEFUL_P99_MS } else { BLACKOUT_P99_MS })?;
     within("max", BLACKOUT_MAX_MS)
 }
 

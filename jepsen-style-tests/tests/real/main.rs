@@ -6,7 +6,7 @@
 //! - `MARCHLAND_ROUNDS`: kills, power cuts and failovers (2);
 //! - `MARCHLAND_RUBBISH_BYTES`: random bytes for each port (65,536);
 //! - `MARCHLAND_ROOT_TESTS=1`: power cuts, which mount file systems and need root;
-//! - `MARCHLAND_STRICT=1`: blackouts at failovers are held to what is promised, not to what a busy machine may need;
+//! - `MARCHLAND_STRICT=1`: players of a node that is asked to go wait no longer than promised, which is not held yet;
 //! - `MARCHLAND_BIN`: another binary, for example one built for release;
 //! - `MARCHLAND_KEEP=1`: keep what the nodes left;
 //! - `MARCHLAND_VERBOSE=1`: print every attempt of a player that failed.
