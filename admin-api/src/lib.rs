@@ -14,6 +14,7 @@ mod backend;
 pub mod client;
 pub mod command;
 pub mod http;
+pub mod leader;
 pub mod relocate;
 mod service;
 pub mod skip;

@@ -5,14 +5,11 @@
 
 use marchland_proto::cluster::SkipEntryRequest;
 use marchland_proto::codes::Code;
-use marchland_types::{GroupId, GroupKind, LogIndex, RegionId, ReplicaId};
+use marchland_types::{GroupId, LogIndex, RegionId, ReplicaId};
 use serde::Serialize;
 
 use crate::client::{AdminCluster, CallError};
-
-/// How often the leader is looked for: as long as an election takes, and then some.
-const ATTEMPTS: usize = 20;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(250);
+use crate::leader::{Given, NoLeader, give_leader};
 
 /// A region that went on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,17 +29,9 @@ pub struct Skipped {
 /// Why a region did not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum SkipError {
-    /// No node that answers has it.
-    #[error("no node that answers has a replica of region {0}")]
-    NoRegion(RegionId),
-    /// Nobody leads its group.
-    #[error("{group} has no leader: {reason}")]
-    NoLeader {
-        /// The group.
-        group: GroupId,
-        /// What the last node said.
-        reason: String,
-    },
+    /// There is nobody to ask.
+    #[error(transparent)]
+    NoLeader(#[from] NoLeader),
     /// It does not halt there, or does not take orders at the moment. Nothing was done.
     #[error("{group} refuses: {reason}")]
     Refused {
@@ -58,46 +47,24 @@ pub enum SkipError {
 
 /// Has a region go on without an entry.
 pub async fn skip_entry(cluster: &AdminCluster, region: RegionId, index: LogIndex, reason: &str) -> Result<Skipped, SkipError> {
-    let mut last = None;
-    for attempt in 0..ATTEMPTS {
-        if attempt > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        for node in &cluster.nodes {
-            let Ok(status) = node.status().await else { continue };
-            let here = status.groups.iter().find(|g| is_region(GroupId(g.group), region));
-            let Some(here) = here else { continue };
-            let group = GroupId(here.group);
-            if here.role != "leader" {
-                last.get_or_insert((group, format!("node {} is {}", status.node, here.role)));
-                continue;
+    give_leader(cluster, region, async |node, number, group| {
+        let request = SkipEntryRequest { group: group.0, index: index.0, reason: reason.to_owned() };
+        let reply = node.skip_entry(request).await.map_err(|error| match error {
+            CallError::Refused { reason, .. } => SkipError::Refused { group, reason },
+            CallError::NoAnswer { .. } => SkipError::Unknown(error.to_string()),
+        })?;
+        match Code::from_u32(reply.code) {
+            Some(Code::Ok) => {
+                let (order_index, tick) = (reply.order_index, reply.tick);
+                let skipped = Skipped { group: group.to_string(), index: index.0, order_index, tick, node: number.0 };
+                Ok(Given::Done(skipped))
             }
-            let request = SkipEntryRequest { group: group.0, index: index.0, reason: reason.to_owned() };
-            let reply = node.skip_entry(request).await.map_err(|error| match error {
-                CallError::Refused { reason, .. } => SkipError::Refused { group, reason },
-                CallError::NoAnswer { .. } => SkipError::Unknown(error.to_string()),
-            })?;
-            match Code::from_u32(reply.code) {
-                Some(Code::Ok) => {
-                    let (order_index, tick) = (reply.order_index, reply.tick);
-                    return Ok(Skipped { group: group.to_string(), index: index.0, order_index, tick, node: status.node });
-                }
-                // It leads no more.
-                Some(Code::NotLeader) => {
-                    last =
-                        Some((group, format!("replica {} leads, as far as node {} knows", ReplicaId(reply.leader), status.node)));
-                }
-                Some(Code::Refused) => return Err(SkipError::Refused { group, reason: reply.reason }),
-                _ => return Err(SkipError::Unknown(reply.reason)),
+            Some(Code::NotLeader) => {
+                Ok(Given::NotLeader(format!("replica {} leads, as far as node {number} knows", ReplicaId(reply.leader))))
             }
+            Some(Code::Refused) => Err(SkipError::Refused { group, reason: reply.reason }),
+            _ => Err(SkipError::Unknown(reply.reason)),
         }
-    }
-    Err(match last {
-        Some((group, reason)) => SkipError::NoLeader { group, reason },
-        None => SkipError::NoRegion(region),
     })
-}
-
-fn is_region(group: GroupId, region: RegionId) -> bool {
-    group.kind() == Some(GroupKind::Region) && group.serial() == region.0
+    .await
 }

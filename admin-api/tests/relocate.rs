@@ -3,6 +3,7 @@
 mod fake;
 
 use fake::{Node, endpoint, serve_node, world};
+use marchland_admin::leader::NoLeader;
 use marchland_admin::relocate::{MoveError, move_owner};
 use marchland_proto::net::TokioTransport;
 use marchland_types::{NodeId, RegionId};
@@ -26,5 +27,5 @@ async fn the_owner_is_found_and_hands_over() {
     assert!(matches!(&refused, MoveError::Refused { reason, .. } if reason.contains("node 9")), "{refused}");
     assert_eq!(world.lock().unwrap().owner, 1, "it stays where it is");
     let none = move_owner(&cluster, RegionId(2), None).await.unwrap_err();
-    assert!(matches!(none, MoveError::NoRegion(_)), "{none}");
+    assert!(matches!(none, MoveError::NoLeader(NoLeader::NoRegion(_))), "{none}");
 }

@@ -3,6 +3,7 @@
 mod fake;
 
 use fake::{Node, endpoint, serve_node, world};
+use marchland_admin::leader::NoLeader;
 use marchland_admin::skip::{SkipError, skip_entry};
 use marchland_proto::net::TokioTransport;
 use marchland_types::{LogIndex, RegionId};
@@ -21,5 +22,5 @@ async fn the_leader_is_found_and_its_answer_told() {
     let refused = skip_entry(&cluster, RegionId(1), LogIndex(8), "it panics").await.unwrap_err();
     assert!(matches!(&refused, SkipError::Refused { reason, .. } if reason == "it halts elsewhere"), "{refused}");
     let none = skip_entry(&cluster, RegionId(2), LogIndex(7), "it panics").await.unwrap_err();
-    assert!(matches!(none, SkipError::NoRegion(_)), "{none}");
+    assert!(matches!(none, SkipError::NoLeader(NoLeader::NoRegion(_))), "{none}");
 }

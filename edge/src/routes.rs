@@ -4,9 +4,11 @@
 //! time is dilated) is asked elsewhere; a follower that names the leader is believed, but no more often than every few
 //! milliseconds, because two nodes may name each other while an election runs.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
-use marchland_types::NodeId;
+use marchland_types::{GroupId, LogIndex, NodeId};
 
 /// How long an owner may be silent at full rate.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -18,6 +20,31 @@ const DOUBT: Duration = Duration::from_millis(200);
 const HINT_PAUSE: Duration = Duration::from_millis(5);
 /// Pause before the next node is asked when nobody was named.
 const NEXT_PAUSE: Duration = Duration::from_millis(30);
+
+/// Most regions whose owners are remembered: more than a world has that is served by one edge.
+const OWNERS_MAX: usize = 65_536;
+
+/// Who said last that it owns a region. Owners tell every edge, so that whoever wants the region first knows where to ask.
+#[derive(Debug, Default)]
+pub(crate) struct Owners(BTreeMap<GroupId, (LogIndex, NodeId)>);
+
+impl Owners {
+    /// A node speaks as the owner, of an entry that it committed.
+    pub(crate) fn heard(&mut self, group: GroupId, node: NodeId, index: LogIndex) {
+        let room = self.0.len() < OWNERS_MAX;
+        match self.0.entry(group) {
+            // Who has committed less was owner before.
+            Entry::Occupied(mut known) if known.get().0 <= index => *known.get_mut() = (index, node),
+            Entry::Vacant(unknown) if room => drop(unknown.insert((index, node))),
+            _ => {}
+        }
+    }
+
+    /// The owner, as far as is known.
+    pub(crate) fn of(&self, group: GroupId) -> Option<NodeId> {
+        self.0.get(&group).map(|(_, node)| *node)
+    }
+}
 
 /// Where a region's owner is looked for.
 #[derive(Clone, Debug)]
@@ -164,6 +191,17 @@ mod tests {
         assert!(!route.is_unserved(ms(299), 100) && route.is_unserved(ms(300), 100) && !route.is_unserved(ms(899), 25));
         route.heard(ms(310));
         assert!(!route.is_unserved(ms(350), 100));
+    }
+
+    #[test]
+    fn the_owner_is_whoever_has_committed_most() {
+        let (mut owners, group) = (Owners::default(), GroupId(7));
+        assert_eq!(owners.of(group), None);
+        owners.heard(group, NodeId(1), LogIndex(10));
+        owners.heard(group, NodeId(2), LogIndex(11));
+        owners.heard(group, NodeId(1), LogIndex(10));
+        assert_eq!(owners.of(group), Some(NodeId(2)));
+        assert_eq!(owners.of(GroupId(8)), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use marchland_proto::cluster::{NodeToEdge, RegionBatch};
 use marchland_proto::net::Transport;
 use marchland_proto::records::OwnState;
 use marchland_types::seam::{Clock, Entropy};
-use marchland_types::{AttachNumber, CharacterId, GroupId, NodeId, ReplicaId, SessionEpoch, planted, point};
+use marchland_types::{AttachNumber, CharacterId, GroupId, LogIndex, NodeId, ReplicaId, SessionEpoch, planted, point};
 
 use crate::connection::ConnRef;
 use crate::stats::Flushed;
@@ -32,6 +32,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         let mut wants_uplink = false;
         {
             let state = &mut *self.state.borrow_mut();
+            if batch.gone.is_none() {
+                state.owners.heard(GroupId(batch.group), node, LogIndex(batch.index));
+            }
             let Some(region) = state.regions.get_mut(&GroupId(batch.group)) else { return };
             let believed = region.route.target() == Some(node) && region.subscribed;
             // Planted: whoever speaks is believed (see also the view).
@@ -39,7 +42,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 // Whoever was asked before may still speak; it is not believed. But a new owner says by itself that it is one,
                 // and what it has committed is newer than all that came from the one before.
                 let owns = batch.gone.is_none() && batch.index > region.view.index();
-                if owns && !region.sessions.is_empty() && region.route.target() != Some(node) {
+                if owns && region.route.target() != Some(node) {
                     region.subscribed = false;
                     region.route.announced(now, node);
                     self.sweep_soon.notify_one();

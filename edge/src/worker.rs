@@ -26,7 +26,7 @@ use crate::Shared;
 use crate::connection::{ConnRef, welcome};
 use crate::links::{self, Link};
 use crate::reach::{Look, Reach};
-use crate::routes::{Asked, Route};
+use crate::routes::{Asked, Owners, Route};
 
 /// How long commands are gathered before they go to an owner. A tick is five times as long.
 const GATHER: Duration = Duration::from_millis(10);
@@ -85,6 +85,8 @@ pub(crate) struct State<S> {
     connections: BTreeMap<u64, ConnRef<S>>,
     pub(crate) regions: BTreeMap<GroupId, Region<S>>,
     links: BTreeMap<NodeId, Link>,
+    /// Who said last that it owns a region, wanted here or not.
+    pub(crate) owners: Owners,
     pub(crate) reach: Reach,
     pub(crate) writer: FrameWriter,
     pub(crate) out: BytesMut,
@@ -128,6 +130,7 @@ impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
                 connections: BTreeMap::new(),
                 regions: BTreeMap::new(),
                 links: BTreeMap::new(),
+                owners: Owners::default(),
                 reach,
                 writer: FrameWriter::default(),
                 out: BytesMut::new(),
@@ -322,7 +325,8 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 conn.borrow_mut().place = Some((group, key));
                 let superseded = {
                     let state = &mut *self.state.borrow_mut();
-                    let region = state.regions.entry(group).or_insert_with(|| self.new_region(now, group));
+                    let owner = state.owners.of(group);
+                    let region = state.regions.entry(group).or_insert_with(|| self.new_region(now, group, owner));
                     if region.sessions.is_empty() {
                         region.route.wanted_again(now);
                     }
@@ -427,11 +431,12 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
 
     // ---- owners
 
-    fn new_region(&self, now: Duration, group: GroupId) -> Region<T::Stream> {
+    fn new_region(&self, now: Duration, group: GroupId, owner: Option<NodeId>) -> Region<T::Stream> {
+        let any = || self.nodes[group.serial() as usize % self.nodes.len()];
         Region {
             view: RegionView::new(group),
             uplink: Uplink::new(group),
-            route: Route::new(now, self.nodes[group.serial() as usize % self.nodes.len()]),
+            route: Route::new(now, owner.unwrap_or_else(any)),
             subscribed: false,
             sessions: BTreeMap::new(),
         }

@@ -137,7 +137,7 @@ impl GroupInner {
             return;
         }
         let (role, term) = (status.role, status.term);
-        if self.status.borrow().term != term {
+        if told.is_none() || self.status.borrow().term != term {
             metrics::gauge!("marchland_group_term", "group" => self.id().to_string()).set(term.0 as f64);
         }
         self.status.send_if_modified(|now| {

@@ -224,11 +224,19 @@ impl Hub {
 
     /// Tells every edge that this node owns the region now, so that none has to ask around.
     pub fn announce(&mut self, stamp: Stamp) {
-        for link in self.links.values_mut() {
-            let batch = empty_batch(self.group, self.region, stamp);
-            if link.out.try_send(NodeToEdge { regions: vec![batch] }).is_err() {
-                self.missed += 1;
-            }
+        let edges: Vec<_> = self.links.keys().copied().collect();
+        for edge in edges {
+            self.announce_to(edge, stamp);
+        }
+    }
+
+    /// Tells one edge that this node owns the region: it has just come.
+    pub fn announce_to(&mut self, edge: EdgeId, stamp: Stamp) {
+        let batch = empty_batch(self.group, self.region, stamp);
+        if let Some(link) = self.links.get(&edge)
+            && link.out.try_send(NodeToEdge { regions: vec![batch] }).is_err()
+        {
+            self.missed += 1;
         }
     }
 

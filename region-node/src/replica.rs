@@ -491,7 +491,12 @@ impl<G: Game> Replica<G> {
     pub(crate) fn look_at_arrivals(&mut self) {
         for (edge, arrival) in self.arrivals.take() {
             match arrival {
-                Arrival::Joined(out) => self.hub.join(edge, out),
+                Arrival::Joined(out) => {
+                    self.hub.join(edge, out);
+                    if self.is_owner() {
+                        self.hub.announce_to(edge, self.stamp());
+                    }
+                }
                 Arrival::Message(message) => self.edge_message(edge, message),
                 Arrival::Left => self.hub.leave(edge),
             }

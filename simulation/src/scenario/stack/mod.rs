@@ -43,6 +43,8 @@ pub(super) struct Variation {
     pub(super) players_leave: bool,
     /// In this share of the seeds, players go from edge to edge without need, and in haste.
     pub(super) players_wander: f64,
+    /// In this share of the seeds, players leave and sign in again all the time.
+    pub(super) players_rush: f64,
     /// An operator verifies the world now and then: machine `admin`.
     pub(super) verified: bool,
     /// Disks say that they have synced, and have not.
@@ -58,6 +60,7 @@ impl Variation {
         players: 4,
         players_leave: false,
         players_wander: 0.0,
+        players_rush: 0.0,
         verified: false,
         lying_disks: false,
         weather: Weather::of_network,
@@ -98,10 +101,11 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
         world.add(&format!("e{number}"), move |boot| node::run_edge::<S>(number, boot, world_seed, weather));
     }
     let notes: Vec<Rc<Notes>> = (0..variation.players).map(|_| Rc::default()).collect();
+    let rushes = seed.stream("rush").random_bool(variation.players_rush);
     let wanders = seed.stream("wandering").random_bool(variation.players_wander);
     for (person, notes) in (1..).zip(&notes) {
         let (notes, random) = (notes.clone(), seed.stream(&format!("player {person}")));
-        let habits = player::Habits { edges: variation.edges, leaves: variation.players_leave, wanders };
+        let habits = player::Habits { edges: variation.edges, leaves: variation.players_leave, rushes, wanders };
         world.add(&format!("p{person}"), move |boot| player::play::<S>(person, boot, notes.clone(), random.clone(), habits));
     }
     if variation.verified {

@@ -48,6 +48,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const TRIES_ANOTHER_EDGE: f64 = 0.8;
 /// How likely it is that a player leaves instead of an input.
 const LEAVES: f64 = 0.004;
+/// And when it rushes.
+const LEAVES_IN_A_RUSH: f64 = 0.04;
 /// Waits so long for the server's farewell.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(3);
 /// Longest time out of the world.
@@ -68,6 +70,8 @@ pub(super) struct Habits {
     pub(super) edges: u32,
     /// Leaves the world now and then, and signs in again.
     pub(super) leaves: bool,
+    /// Does so much more often.
+    pub(super) rushes: bool,
     /// Goes from one edge to the other without need, as a telephone does that changes its network, and often does not wait for the
     /// answer. What was sent last may then arrive first.
     pub(super) wanders: bool,
@@ -322,7 +326,7 @@ impl<P: Mind> Player<P> {
 
     fn wants_to_leave(&self) -> bool {
         let stays = self.notes.stays.get() || self.notes.rests.get() || !self.habits.leaves;
-        !stays && self.random.borrow_mut().random_bool(LEAVES)
+        !stays && self.random.borrow_mut().random_bool(if self.habits.rushes { LEAVES_IN_A_RUSH } else { LEAVES })
     }
 
     fn wants_to_wander(&self) -> bool {

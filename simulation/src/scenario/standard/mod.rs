@@ -12,7 +12,7 @@ use rand_pcg::Pcg64Mcg;
 use self::points::{CrashPoint, Met, POINTS};
 use super::stack::{DIRECTORY, LOAD_MS, REGION, SHARDS, Variation, Weather, run};
 use super::{Expected, Scenario};
-use crate::fault::{Befalls, Fault, FaultKind, Isolate, Kill, Pause, PowerLoss};
+use crate::fault::{Befalls, Fault, FaultKind, FullDisk, Isolate, Kill, PassOn, Pause, PowerLoss};
 use crate::plan::{Plan, Planned, Target, When};
 use crate::point::Role;
 use crate::seed::Seed;
@@ -31,19 +31,22 @@ const VARIATION: Variation = Variation {
     players: 8,
     players_leave: true,
     players_wander: 0.3,
+    players_rush: 0.3,
     verified: true,
     lying_disks: false,
     weather: Weather::of,
 };
 /// Most faults of a seed, unless more are asked for.
-const FAULTS_MAX: usize = 8;
+const FAULTS_MAX: usize = 16;
 /// Of the kinds of faults, and of the crash points, a seed enables about so many.
 const ENABLED: f64 = 0.25;
 /// How long faults last, in milliseconds: an instant, less than an election, an election, longer than the log remembers.
 const LASTS_MS: [u64; 5] = [5, 50, 300, 1_500, 5_000];
 
-/// How much likelier than others a crash point is that is met rarely even after what it needs.
-const AFTER_ABSENCE: usize = 3;
+/// Kinds that often come to nothing: the disk is not written to while it is full, or nobody can take over. Drawn so much more often.
+const OFTEN_IN_VAIN: [&str; 2] = [FullDisk::NAME, PassOn::NAME];
+const IN_VAIN_TIMES: usize = 3;
+
 /// A fault strikes so long after a crash point, where it does not strike at it: while an acknowledgement is on its way, or a vote.
 const DELAY_MAX_MS: u64 = 40;
 
@@ -74,11 +77,12 @@ impl Swarm {
         // The smaller of two: few faults find more than many, and some seeds have none at all.
         let count = stream.random_range(0..=FAULTS_MAX).min(stream.random_range(0..=2 * FAULTS_MAX));
         let points = some_of(&mut stream, POINTS);
-        let times = |point: &CrashPoint| if point.met == Met::AfterAbsence { AFTER_ABSENCE } else { 1 };
+        let kinds = some_of(&mut stream, Fault::KINDS);
+        let times = |kind: &&str| if OFTEN_IN_VAIN.contains(kind) { IN_VAIN_TIMES } else { 1 };
         Self {
-            faults: some_of(&mut stream, Fault::KINDS),
-            points: points.iter().flat_map(|point| std::iter::repeat_n(*point, times(point))).collect(),
-            points_share: [0.2, 0.4, 0.7, 1.0][stream.random_range(0..4)],
+            faults: kinds.iter().flat_map(|kind| std::iter::repeat_n(*kind, times(kind))).collect(),
+            points: points.iter().flat_map(|point| std::iter::repeat_n(*point, point.weight)).collect(),
+            points_share: [0.4, 0.6, 0.8, 1.0][stream.random_range(0..4)],
             lasts_ms: some_of(&mut stream, &LASTS_MS),
             count,
         }
@@ -91,7 +95,7 @@ impl Swarm {
         let lasts_ms = one_of(&mut stream, &self.lasts_ms);
         if stream.random_bool(self.points_share) {
             let point = one_of(&mut stream, &self.points);
-            let absence = (point.met == Met::AfterAbsence).then(|| absence(&mut stream, at_ms / 3));
+            let absence = point.met.needs_absence().then(|| absence(&mut stream, at_ms / 3, point.met));
             return absence.into_iter().chain([at_point(&mut stream, point, at_ms, lasts_ms)]).collect();
         }
         let kind = one_of(&mut stream, &self.faults);
@@ -102,10 +106,12 @@ impl Swarm {
 }
 
 /// A node that is away for so long that the others' logs no longer reach back to it, if they keep little.
-fn absence(stream: &mut Pcg64Mcg, at_ms: u64) -> Planned {
+fn absence(stream: &mut Pcg64Mcg, at_ms: u64, met: Met) -> Planned {
     let fault = [Fault::PowerLoss(PowerLoss), Fault::Kill(Kill), Fault::Isolate(Isolate)][stream.random_range(0..3)].clone();
     let target = Target::FollowerOf(REGION.0, stream.random_range(0..SHARDS - 1));
-    Planned { when: When::AtMs(at_ms), target, fault, lasts_ms: stream.random_range(1_500..4_000) }
+    let lasts_ms =
+        if met == Met::AfterLongAbsence { stream.random_range(3_000..6_000) } else { stream.random_range(1_500..4_000) };
+    Planned { when: When::AtMs(at_ms), target, fault, lasts_ms }
 }
 
 /// Something that happens at a crash point, or just after.
@@ -116,6 +122,7 @@ fn at_point(stream: &mut Pcg64Mcg, point: CrashPoint, at_ms: u64, lasts_ms: u64)
         Met::Often => (at_ms, 7, 0.0),
         Met::Rarely => (at_ms / 2, 3, 0.6),
         Met::AfterAbsence => (at_ms / 3, 2, 1.0),
+        Met::AfterLongAbsence => (at_ms / 3, 1, 1.0),
     };
     let magnitude = stream.random_range(0..magnitudes);
     let hit = stream.random_range(1..=1_u32 << magnitude);

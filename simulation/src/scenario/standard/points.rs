@@ -14,6 +14,15 @@ pub(super) struct CrashPoint {
     pub(super) roles: &'static [Role],
     /// How often.
     pub(super) met: Met,
+    /// How much likelier than others it is drawn, so that it strikes as often as they do.
+    pub(super) weight: usize,
+}
+
+impl CrashPoint {
+    /// With another weight.
+    const fn times(self, weight: usize) -> Self {
+        Self { weight, ..self }
+    }
 }
 
 /// How often a crash point is met.
@@ -23,8 +32,17 @@ pub(super) enum Met {
     Often,
     /// A few times in a run.
     Rarely,
-    /// Only when somebody was away for so long that a snapshot must be sent.
+    /// Only when somebody was away for so long that a snapshot of the region must be sent.
     AfterAbsence,
+    /// The same of the directory, which has an entry now and then.
+    AfterLongAbsence,
+}
+
+impl Met {
+    /// Whether somebody must have been away.
+    pub(super) fn needs_absence(self) -> bool {
+        matches!(self, Self::AfterAbsence | Self::AfterLongAbsence)
+    }
 }
 
 const NODES: &[Role] = &[Role::Owner, Role::Follower];
@@ -33,15 +51,19 @@ const FOLLOWER: &[Role] = &[Role::Follower];
 const EDGE: &[Role] = &[Role::Edge];
 
 const fn often(name: &'static str, roles: &'static [Role]) -> CrashPoint {
-    CrashPoint { name, roles, met: Met::Often }
+    CrashPoint { name, roles, met: Met::Often, weight: 1 }
 }
 
 const fn rarely(name: &'static str, roles: &'static [Role]) -> CrashPoint {
-    CrashPoint { name, roles, met: Met::Rarely }
+    CrashPoint { name, roles, met: Met::Rarely, weight: 1 }
 }
 
 const fn after_absence(name: &'static str, roles: &'static [Role]) -> CrashPoint {
-    CrashPoint { name, roles, met: Met::AfterAbsence }
+    CrashPoint { name, roles, met: Met::AfterAbsence, weight: 4 }
+}
+
+const fn after_long_absence(name: &'static str, roles: &'static [Role]) -> CrashPoint {
+    CrashPoint { name, roles, met: Met::AfterLongAbsence, weight: 18 }
 }
 
 /// Every crash point.
@@ -64,13 +86,13 @@ pub(super) const POINTS: &[CrashPoint] = &[
     often("edge.batch_heard", EDGE),
     often("edge.before_frame", EDGE),
     // Signing in, attaching, leaving.
-    rarely("edge.before_sign_in", EDGE),
-    rarely("edge.signed_in", EDGE),
+    rarely("edge.before_sign_in", EDGE).times(2),
+    rarely("edge.signed_in", EDGE).times(2),
     rarely("edge.attach", EDGE),
     rarely("edge.attached", EDGE),
     rarely("edge.before_welcome", EDGE),
     rarely("edge.detach", EDGE),
-    rarely("edge.owner_gone", EDGE),
+    rarely("edge.owner_gone", EDGE).times(2),
     rarely("region.attached", NODES),
     rarely("directory.before_apply", NODES),
     rarely("directory.before_store", NODES),
@@ -79,11 +101,11 @@ pub(super) const POINTS: &[CrashPoint] = &[
     rarely("region.messages_heard", OWNER),
     rarely("pump.before_trim", NODES),
     // Elections.
-    rarely("raft.vote_saved", NODES),
+    rarely("raft.vote_saved", NODES).times(2),
     // The log's segments.
     rarely("log.segment_rolled", NODES),
-    rarely("log.copy_forward", NODES),
-    rarely("log.before_delete", NODES),
+    rarely("log.copy_forward", NODES).times(4),
+    rarely("log.before_delete", NODES).times(4),
     // Checkpoints, and the keyed store.
     rarely("raft.persist", NODES),
     rarely("region.checkpoint_encoded", NODES),
@@ -104,10 +126,10 @@ pub(super) const POINTS: &[CrashPoint] = &[
     after_absence("raft.install", FOLLOWER),
     after_absence("region.snapshot_durable", FOLLOWER),
     after_absence("raft.installed", FOLLOWER),
-    after_absence("directory.before_install", FOLLOWER),
-    after_absence("keyed.filled", FOLLOWER),
-    after_absence("keyed.switched", FOLLOWER),
-    after_absence("directory.installed", FOLLOWER),
+    after_long_absence("directory.before_install", FOLLOWER),
+    after_long_absence("keyed.filled", FOLLOWER).times(24),
+    after_long_absence("keyed.switched", FOLLOWER),
+    after_long_absence("directory.installed", FOLLOWER),
 ];
 
 /// Points that nobody meets in this scenario once players are in the world: a node's folder is made when it first starts.
