@@ -2,13 +2,16 @@
 //!
 //! Nothing of it is in the released server. A rule fails where somebody says so: a player with [`SAY_PANIC`], another group with one of
 //! the letters. A letter that makes a *tick* fail leaves a thing in the world that tells which one, so that it fails on every replica,
-//! whenever that one comes to it.
+//! whenever that one comes to it. And a node whose configuration has a file [`SLOW_FILE`] beside it takes that long for every tick.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use frontier::{Frontier, FrontierGround, map_parameters};
-use marchland_jepsen::broken::{LETTER_LOOPS, LETTER_PANICS, SAY_PANIC, TICK_LOOPS, TICK_PANICS};
+use marchland_jepsen::broken::{LETTER_LOOPS, LETTER_PANICS, SAY_PANIC, SLOW_FILE, TICK_LOOPS, TICK_PANICS};
 use marchland_region_core::{
     Action, ActionName, BadParameters, CharacterId, Context, EntityId, Entrance, Game, Letter, Refusal, Registry, Spawn, Timer,
     World,
@@ -21,6 +24,12 @@ const DOOM: u32 = 4711;
 const DELAY_TICKS: u64 = 3;
 
 struct Broken(Frontier);
+
+/// Where this node is told how many milliseconds a tick takes.
+static SLOW: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+    let config = std::env::args().skip_while(|argument| argument != "--config").nth(1)?;
+    Some(PathBuf::from(config).with_file_name(SLOW_FILE))
+});
 
 fn main() -> ExitCode {
     marchland_server::command::main(|_world| Ok(Served::new(Broken(Frontier::new()?), map_parameters())))
@@ -98,6 +107,9 @@ impl Game for Broken {
     }
 
     fn tick(&self, ctx: &mut Context<'_, Self>) {
+        // No part of the state: replicas differ in how fast they are.
+        let asked = SLOW.as_ref().and_then(|file| std::fs::read_to_string(file).ok());
+        std::thread::sleep(Duration::from_millis(asked.and_then(|text| text.trim().parse().ok()).unwrap_or(0)));
         let now = ctx.tick().0;
         let due = |code: u32| (u64::from(code) << 32 | now).to_le_bytes();
         let dooms = ctx.entities().filter(|view| view.identity.kind == DOOM);

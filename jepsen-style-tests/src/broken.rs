@@ -2,6 +2,8 @@
 
 /// A player who says this makes the handler of their command panic.
 pub const SAY_PANIC: &str = "let it panic";
+/// A file beside a node's configuration that says how many milliseconds a tick takes there.
+pub const SLOW_FILE: &str = "slow-ms";
 /// A letter whose handler panics.
 pub const LETTER_PANICS: u32 = 1;
 /// A letter whose handler does not return.

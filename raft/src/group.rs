@@ -20,6 +20,7 @@ use crate::log_store::LogStore;
 use crate::machine::MachineState;
 use crate::node::NodeInner;
 use crate::record;
+use crate::standby::Standby;
 use crate::types::{self, Raft, TypeConfig, position};
 
 /// Room in an entry for what raft adds to a command.
@@ -32,6 +33,7 @@ pub(crate) struct GroupInner {
     pub(crate) state: Arc<MachineState>,
     pub(crate) store: LogStore,
     raft: Raft,
+    standby: Arc<Standby>,
     node: std::sync::Weak<NodeInner>,
     proposals: Semaphore,
     propose: Duration,
@@ -43,7 +45,13 @@ pub(crate) struct GroupInner {
 }
 
 impl GroupInner {
-    pub(crate) fn new(node: &Arc<NodeInner>, state: Arc<MachineState>, store: LogStore, raft: Raft) -> Arc<Self> {
+    pub(crate) fn new(
+        node: &Arc<NodeInner>,
+        state: Arc<MachineState>,
+        store: LogStore,
+        raft: Raft,
+        standby: Arc<Standby>,
+    ) -> Arc<Self> {
         let limits = node.limits().clone();
         let timings = node.timings().clone();
         let first = status_of(&state, &raft.metrics().borrow_watched());
@@ -51,6 +59,7 @@ impl GroupInner {
             state,
             store,
             raft,
+            standby,
             node: Arc::downgrade(node),
             proposals: Semaphore::new(limits.proposals_in_flight),
             propose: Duration::from_millis(timings.propose_ms),
@@ -327,6 +336,15 @@ impl Group {
     #[must_use]
     pub fn applied(&self) -> Option<Position> {
         self.0.state.applied()
+    }
+
+    /// By how many entries the state of the majority is behind the state here, as far as they told this leader: they do with every append
+    /// that they answer, heartbeats included.
+    #[must_use]
+    pub fn standby_lag(&self) -> u64 {
+        let voters = types::voters(&self.0.raft.metrics().borrow_watched().membership_config);
+        let me = self.0.node.upgrade().map_or(ReplicaId(0), |node| node.me());
+        self.0.standby.lag(me, self.applied().unwrap_or_default().index, &voters)
     }
 
     /// Gives a new group its founding members, of which this replica is one. Does nothing when the group has any log or vote

@@ -29,6 +29,7 @@ mod replacement;
 mod scheduler;
 mod service;
 mod snapshots;
+mod standby;
 pub mod testkit;
 mod types;
 mod wire;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use marchland_proto::cluster::raft_envelope::Body;
-use marchland_types::{GroupId, ReplicaId};
+use marchland_types::{GroupId, LogIndex, ReplicaId};
 use openraft::error::{RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::{Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption, RPCTypes};
 use openraft::raft::{
@@ -25,6 +25,7 @@ use crate::api::Snapshot;
 use crate::link::{ChannelCell, Connector, Endpoint, Haste, Lane, Link, LinkError};
 use crate::options::{AddressBook, Limits, Timings};
 use crate::snapshots::{self, Outgoing};
+use crate::standby::Standby;
 use crate::types::{LogId, RaftSnapshot, TypeConfig, Vote};
 use crate::wire::{self, Malformed};
 
@@ -114,6 +115,7 @@ impl Links {
 pub(crate) struct Factory {
     pub(crate) group: GroupId,
     pub(crate) links: Arc<Links>,
+    pub(crate) standby: Arc<Standby>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -130,7 +132,7 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
 
 impl Factory {
     fn client(&self, target: u64, appends: Lane) -> Network {
-        Network { group: self.group, to: ReplicaId(target), appends, links: self.links.clone() }
+        Network { group: self.group, to: ReplicaId(target), appends, links: self.links.clone(), standby: self.standby.clone() }
     }
 }
 
@@ -141,6 +143,7 @@ pub(crate) struct Network {
     /// Which connection appends take: heartbeats do not share the one of entries.
     appends: Lane,
     links: Arc<Links>,
+    standby: Arc<Standby>,
 }
 
 type Failure = RPCError<TypeConfig>;
@@ -193,6 +196,7 @@ async fn append(
     request: AppendEntriesRequest<TypeConfig>,
     course: Arc<Mutex<Course>>,
     deadline: Duration,
+    heard: impl FnOnce(LogIndex),
 ) -> Result<StreamAppendResult<TypeConfig>, LinkError> {
     let course = || course.lock().unwrap_or_else(PoisonError::into_inner);
     let haste = course().haste(&request);
@@ -201,7 +205,10 @@ async fn append(
     drop(request);
     let refused = |m: Malformed| LinkError::Refused(m.into());
     let answer = match link.call(group, body, haste, deadline).await? {
-        Body::AppendAnswer(answer) => wire::append_answer_in(&answer).map_err(refused)?,
+        Body::AppendAnswer(answer) => {
+            heard(LogIndex(answer.applied));
+            wire::append_answer_in(&answer).map_err(refused)?
+        }
         other => return Err(refused(odd(&other))),
     };
     if answer.is_conflict() && prev.is_none() {
@@ -227,14 +234,17 @@ impl NetStreamAppend<TypeConfig> for Network {
             Lane::Control => option.soft_ttl(),
             Lane::Append => Duration::from_millis(self.links.timings.append_ms),
         };
-        let group = self.group;
+        let (group, to, standby) = (self.group, self.to, self.standby.clone());
         let link = self.links.link(self.to, self.appends).map_err(|e| self.failure(e, RPCTypes::AppendEntries));
         let this: &'s Self = self;
         Box::pin(async move {
             let link = link?;
             let course = Arc::new(Mutex::new(Course::default()));
             let answers = input
-                .map(move |request| append(link.clone(), group, request, course.clone(), deadline))
+                .map(move |request| {
+                    let standby = standby.clone();
+                    append(link.clone(), group, request, course.clone(), deadline, move |applied| standby.heard(to, applied))
+                })
                 .buffered(PIPELINE)
                 .map(|result| result.map_err(|e| this.failure(e, RPCTypes::AppendEntries)));
             Ok(answers.boxed())

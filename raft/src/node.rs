@@ -19,6 +19,7 @@ use crate::options::{BadOptions, Limits, NodeOptions, Standing, Timings};
 use crate::scheduler;
 use crate::service::RaftService;
 use crate::snapshots;
+use crate::standby::Standby;
 use crate::types::Raft;
 
 /// Why a group could not be opened.
@@ -154,13 +155,14 @@ impl NodeInner {
         let state = MachineState::new(id, machine, restored, &store).map_err(|e| recovery(e.to_string()))?;
         let state = Arc::new(state);
         let config = self.options.config(id).map_err(|e| recovery(e.to_string()))?;
-        let factory = Factory { group: id, links: self.links.clone() };
+        let standby = Arc::new(Standby::default());
+        let factory = Factory { group: id, links: self.links.clone(), standby: standby.clone() };
         let me = self.me().0;
         // What was committed above the restored state is applied once a leader says so.
         let raft = Raft::new(me, config, factory, store.clone(), MachineAdapter(state.clone())).await;
         let raft = raft.map_err(|e| recovery(state.fault().borrow().clone().unwrap_or_else(|| e.to_string())))?;
         state.start();
-        Ok(GroupInner::new(self, state, store, raft))
+        Ok(GroupInner::new(self, state, store, raft, standby))
     }
 }
 

@@ -6,6 +6,9 @@
 //! applied         A(late)   B C              ticks come later; none is skipped, none piles up
 //! ```
 //!
+//! The same when the other replicas do not keep up: a tick then waits until a majority is within [`STANDBY_LAG_MAX`] ticks of the owner. It does not
+//! wait for ever, for the replicas may be unable to go on while the log is sound, and the world must not stand still for that.
+//!
 //! A tick that is late moves the ones after it: missed ticks are not caught up in a burst, game time just runs slower and
 //! clients are told the rate.
 
@@ -17,7 +20,7 @@ use futures::stream::FuturesUnordered;
 use marchland_raft::{Group, ProposeError};
 use marchland_region_core::Game;
 use marchland_storage::disk::Disk;
-use marchland_types::limits::{TICK_MS, TICKS_IN_FLIGHT};
+use marchland_types::limits::{STANDBY_LAG_MAX, TICK_MS, TICKS_IN_FLIGHT};
 use marchland_types::point;
 use tokio::time::{Instant, sleep_until};
 
@@ -25,6 +28,10 @@ use crate::executor::Executor;
 use crate::machine::RegionMachine;
 
 const TICK: Duration = Duration::from_millis(TICK_MS);
+/// How often an owner that waits for the others looks how far they are.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+/// The longest that a tick waits for them.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Proposes ticks while this replica owns its region. Runs until the group stops on this node.
 pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachine<G, D, X>>, group: Group) {
@@ -36,13 +43,25 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
         // One task polls all proposals, so they enter the log in the order of their ticks.
         let mut in_flight = FuturesUnordered::new();
         let mut due = Instant::now();
+        let mut waits_since = None;
         while ownership.borrow_and_update().owner {
             tokio::select! {
                 biased;
                 Some(proposed) = in_flight.next() => settle(&machine, proposed),
                 () = sleep_until(due), if in_flight.len() < TICKS_IN_FLIGHT => {
+                    let now = Instant::now();
+                    if group.standby_lag() > STANDBY_LAG_MAX {
+                        let since = *waits_since.get_or_insert(now);
+                        if now < since + WAIT_MAX {
+                            due = now + LOOK_AGAIN;
+                            continue;
+                        }
+                    }
+                    if waits_since.take().is_some() {
+                        metrics::counter!("marchland_region_standby_waits_total", "group" => group.id().to_string()).increment(1);
+                    }
                     // Late ticks move the ones after them; early ones keep the beat.
-                    due = (due + TICK).max(Instant::now());
+                    due = (due + TICK).max(now);
                     let Some(entry) = machine.next_tick().await else { continue };
                     point!("region.tick_built");
                     let group = group.clone();

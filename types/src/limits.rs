@@ -6,6 +6,8 @@
 pub const TICK_MS: u64 = 50;
 /// Ticks that an owner may have proposed but not yet applied. Past that, time dilates.
 pub const TICKS_IN_FLIGHT: usize = 2;
+/// Ticks by which the majority of a region's replicas may be behind the owner. Past that, time dilates: a standby is to be hot.
+pub const STANDBY_LAG_MAX: u64 = 4;
 /// Side of a cell of ground, in metres.
 pub const CELL_SIZE_M: f32 = 25.0;
 /// One metre in the packed position records: positions are multiples of 1/64 m.

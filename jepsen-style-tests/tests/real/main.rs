@@ -12,6 +12,7 @@
 //! - `MARCHLAND_VERBOSE=1`: print every attempt of a player that failed.
 
 mod certificates;
+mod dilation;
 mod failover;
 mod kill_all;
 mod lost_folder;
@@ -63,6 +64,7 @@ const TESTS: &[Test] = &[
     ("planted_rollback: players find a world that went back", |scene| Box::pin(plants::rollback(scene))),
     ("rules_panic: a rule that panics costs a command, a message, or a halt", |scene| Box::pin(rules::panics(scene))),
     ("rules_endless: a rule that does not return halts one region", |scene| Box::pin(rules::endless(scene))),
+    ("dilation: time passes more slowly when replicas do not keep up", |scene| Box::pin(dilation::run(scene))),
     ("stall: a reader that stalls for five seconds is up to date when it returns", |scene| Box::pin(stall::run(scene))),
     ("certificates: wrong peers get nothing", |scene| Box::pin(certificates::run(scene))),
     ("rubbish: random bytes at every port crash nothing", |scene| Box::pin(rubbish::run(scene))),

@@ -33,7 +33,7 @@ const SKIP_WITHIN: Duration = Duration::from_secs(60);
 const ELSEWHERE: GroupId = GroupId::region(WorldId(1), RegionId(2));
 
 /// A cluster whose rules can be made to fail, and players in it.
-async fn begin(scene: &Scene) -> anyhow::Result<(Binary, Cluster, Load)> {
+pub async fn begin(scene: &Scene) -> anyhow::Result<(Binary, Cluster, Load)> {
     let binary = Binary::at(env!("CARGO_BIN_EXE_marchland-broken-rules"))?;
     let mut cluster = Cluster::new(&binary, &scene.folder, &[])?;
     cluster.start_by_hand().await?;
@@ -178,7 +178,7 @@ async fn sign_in(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
     bail!("the directory signs nobody in: {:?}", answers.last())
 }
 
-async fn token(http: &str, name: &str) -> anyhow::Result<String> {
+pub async fn token(http: &str, name: &str) -> anyhow::Result<String> {
     let (code, body) = web::get(http, &format!("/play/token?name={name}")).await?;
     ensure!(code == 200, "no token: {code} {body}");
     let answer: serde_json::Value = serde_json::from_str(&body)?;
@@ -259,7 +259,7 @@ async fn say(cluster: &Cluster, name: &str, text: &str) -> anyhow::Result<u32> {
     Ok(code)
 }
 
-async fn end(cluster: &mut Cluster, load: &mut Load) -> anyhow::Result<String> {
+pub async fn end(cluster: &mut Cluster, load: &mut Load) -> anyhow::Result<String> {
     load.settle().await?;
     Ok(load.judge(cluster, &["move"]).await?.to_string())
 }
