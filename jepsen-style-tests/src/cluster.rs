@@ -293,8 +293,10 @@ impl Cluster {
 
     /// The node that leads a group.
     pub async fn leader(&self, group: GroupId) -> anyhow::Result<u32> {
+        // Of nodes that are started by hand, some may not run.
+        let numbers = if self.by_hand.is_empty() { self.numbers()? } else { self.by_hand.keys().copied().collect() };
         for _ in 0..600 {
-            for number in self.by_hand.keys() {
+            for number in &numbers {
                 if self.replica(*number, group).await.is_ok_and(|replica| replica.role == "leader") {
                     return Ok(*number);
                 }

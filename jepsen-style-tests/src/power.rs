@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -69,6 +70,37 @@ impl Disk {
         let failed = unsafe { libc::ioctl(folder.as_raw_fd(), SHUTDOWN, &NO_LOG_FLUSH) } != 0;
         ensure!(!failed, "can not cut the power of {}: {}", self.mount.display(), std::io::Error::last_os_error());
         Ok(())
+    }
+
+    /// Fills the disk but for `left_bytes`. It is as full as if somebody had written that much.
+    pub fn fill(&self, left_bytes: u64) -> anyhow::Result<()> {
+        self.drain()?;
+        let folder = std::ffi::CString::new(self.mount.as_os_str().as_bytes())?;
+        // SAFETY: a plain structure of numbers, filled by the call; the string ends with a zero and lives over it.
+        let free_bytes = unsafe {
+            let mut stat: libc::statvfs = std::mem::zeroed();
+            ensure!(libc::statvfs(folder.as_ptr(), &mut stat) == 0, "statvfs: {}", std::io::Error::last_os_error());
+            stat.f_bavail * stat.f_frsize
+        };
+        let take_bytes = free_bytes.checked_sub(left_bytes).context("the disk is fuller already")?;
+        let filler = File::create(self.filler())?;
+        // SAFETY: plain system call on a file that is open.
+        let failed = unsafe { libc::fallocate(filler.as_raw_fd(), 0, 0, take_bytes as libc::off_t) } != 0;
+        ensure!(!failed, "can not fill {}: {}", self.mount.display(), std::io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// Makes room again.
+    pub fn drain(&self) -> anyhow::Result<()> {
+        match std::fs::remove_file(self.filler()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// On the disk, beside the data folder, which takes nothing that is not its own.
+    fn filler(&self) -> PathBuf {
+        self.mount.join("lost+found").join("filler")
     }
 
     /// Power is back: the file system is mounted anew and replays its journal. Whoever had files open must be gone.

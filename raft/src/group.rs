@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
+use marchland_storage::raft_log::LogError;
 use marchland_types::limits::LOG_ENTRY_MAX_BYTES;
 use marchland_types::{GroupId, LogIndex, Position, ReplicaId, Term, planted};
 use openraft::async_runtime::WatchReceiver;
@@ -20,7 +21,7 @@ use crate::log_store::LogStore;
 use crate::machine::MachineState;
 use crate::node::NodeInner;
 use crate::record;
-use crate::standby::Standby;
+use crate::standby::{Standby, Word};
 use crate::types::{self, Raft, TypeConfig, position};
 
 /// Room in an entry for what raft adds to a command.
@@ -93,6 +94,16 @@ impl GroupInner {
 
     pub(crate) fn status(&self) -> GroupStatus {
         status_of(&self.state, &self.raft.metrics().borrow_watched())
+    }
+
+    /// What this replica says of itself to whoever leads.
+    pub(crate) fn word(&self) -> Word {
+        let applied = self.state.applied().unwrap_or_default().index;
+        Word { applied, short_of_room: self.is_short_of_room() }
+    }
+
+    fn is_short_of_room(&self) -> bool {
+        matches!(self.store.room(), Err(LogError::Full { .. }))
     }
 
     /// Makes the state durable and purges the log below it, but for what lagging followers may need.
@@ -345,6 +356,24 @@ impl Group {
         let voters = types::voters(&self.0.raft.metrics().borrow_watched().membership_config);
         let me = self.0.node.upgrade().map_or(ReplicaId(0), |node| node.me());
         self.0.standby.lag(me, self.applied().unwrap_or_default().index, &voters)
+    }
+
+    /// Whether the disk here has no room for new work: what is proposed is refused until there is some.
+    #[must_use]
+    pub fn is_short_of_room(&self) -> bool {
+        self.0.is_short_of_room()
+    }
+
+    /// Voters whom leadership could be handed to: not this one, and none whose disk has no room, as far as this leader was told.
+    /// Whoever is furthest comes first.
+    #[must_use]
+    pub fn heirs(&self) -> Vec<ReplicaId> {
+        let status = self.status();
+        let furthest = |id: &ReplicaId| status.matched.iter().find(|(other, _)| other == id).and_then(|(_, matched)| *matched);
+        let fit = |id: &ReplicaId| Some(*id) != status.leader && !self.0.standby.is_short_of_room(*id);
+        let mut heirs: Vec<_> = status.voters.iter().copied().filter(fit).collect();
+        heirs.sort_by_key(|id| std::cmp::Reverse(furthest(id)));
+        heirs
     }
 
     /// Gives a new group its founding members, of which this replica is one. Does nothing when the group has any log or vote

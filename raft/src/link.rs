@@ -305,7 +305,7 @@ struct Waiting {
 fn to_rider(result: &Result<Body, LinkError>) -> Result<Body, LinkError> {
     match result {
         Ok(Body::AppendAnswer(answer)) if matches!(answer.outcome, 1 | 2) => {
-            Ok(Body::AppendAnswer(RaftAppendAnswer { outcome: 1, applied: answer.applied, ..RaftAppendAnswer::default() }))
+            Ok(Body::AppendAnswer(RaftAppendAnswer { outcome: 1, matched: None, vote: None, ..*answer }))
         }
         Ok(Body::AppendAnswer(answer)) if answer.outcome == 4 => Ok(Body::AppendAnswer(*answer)),
         Ok(_) => Err(LinkError::Unreachable("the append behind it found a conflict".into())),

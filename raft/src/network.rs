@@ -25,7 +25,7 @@ use crate::api::Snapshot;
 use crate::link::{ChannelCell, Connector, Endpoint, Haste, Lane, Link, LinkError};
 use crate::options::{AddressBook, Limits, Timings};
 use crate::snapshots::{self, Outgoing};
-use crate::standby::Standby;
+use crate::standby::{Standby, Word};
 use crate::types::{LogId, RaftSnapshot, TypeConfig, Vote};
 use crate::wire::{self, Malformed};
 
@@ -196,7 +196,7 @@ async fn append(
     request: AppendEntriesRequest<TypeConfig>,
     course: Arc<Mutex<Course>>,
     deadline: Duration,
-    heard: impl FnOnce(LogIndex),
+    heard: impl FnOnce(Word),
 ) -> Result<StreamAppendResult<TypeConfig>, LinkError> {
     let course = || course.lock().unwrap_or_else(PoisonError::into_inner);
     let haste = course().haste(&request);
@@ -206,7 +206,7 @@ async fn append(
     let refused = |m: Malformed| LinkError::Refused(m.into());
     let answer = match link.call(group, body, haste, deadline).await? {
         Body::AppendAnswer(answer) => {
-            heard(LogIndex(answer.applied));
+            heard(Word { applied: LogIndex(answer.applied), short_of_room: answer.short_of_room });
             wire::append_answer_in(&answer).map_err(refused)?
         }
         other => return Err(refused(odd(&other))),
@@ -243,7 +243,7 @@ impl NetStreamAppend<TypeConfig> for Network {
             let answers = input
                 .map(move |request| {
                     let standby = standby.clone();
-                    append(link.clone(), group, request, course.clone(), deadline, move |applied| standby.heard(to, applied))
+                    append(link.clone(), group, request, course.clone(), deadline, move |word| standby.heard(to, word))
                 })
                 .buffered(PIPELINE)
                 .map(|result| result.map_err(|e| this.failure(e, RPCTypes::AppendEntries)));

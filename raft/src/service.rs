@@ -84,8 +84,7 @@ async fn handle(group: &GroupInner, body: Option<Body>) -> Result<Body, RaftErro
                 group.store.room().map_err(|e| Refusal::Busy.with(e.to_string()))?;
             }
             let answer = raft.append_entries(wire::append_in(append)?).await.map_err(|e| stopped(&e))?;
-            let applied = group.state.applied().map_or(LogIndex(0), |position| position.index);
-            Ok(Body::AppendAnswer(wire::append_answer_out(&answer, applied)))
+            Ok(Body::AppendAnswer(wire::append_answer_out(&answer, group.word())))
         }
         Some(Body::Vote(vote)) => {
             let request = wire::vote_request_in(&vote)?;

@@ -7,7 +7,6 @@ use marchland_proto::cluster::{
     RaftAppend, RaftAppendAnswer, RaftEntry as WireEntry, RaftError, RaftLogId, RaftTransfer, RaftTransferAnswer, RaftVote,
     RaftVoteAnswer, RaftVoteId,
 };
-use marchland_types::LogIndex;
 use openraft::entry::RaftEntry as _;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
@@ -15,6 +14,7 @@ use openraft::raft::{
 };
 
 use crate::record;
+use crate::standby::Word;
 use crate::types::{LogId, RaftEntry, TypeConfig, Vote, log_id, position, vote};
 
 /// Why a peer's request was not handled; the numbers are on the wire.
@@ -127,14 +127,14 @@ fn entry_in(entry: WireEntry, expected_index: u64) -> Result<RaftEntry, Malforme
     record::to_entry(record::position_of(&id), record).map_err(|e| Malformed(e.to_string()))
 }
 
-pub(crate) fn append_answer_out(answer: &AppendEntriesResponse<TypeConfig>, applied: LogIndex) -> RaftAppendAnswer {
+pub(crate) fn append_answer_out(answer: &AppendEntriesResponse<TypeConfig>, state: Word) -> RaftAppendAnswer {
     let (outcome, matched, vote) = match answer {
         AppendEntriesResponse::Success => (1, None, None),
         AppendEntriesResponse::PartialSuccess(matched) => (2, opt_out(matched), None),
         AppendEntriesResponse::Conflict => (3, None, None),
         AppendEntriesResponse::HigherVote(vote) => (4, None, Some(vote_out(vote))),
     };
-    RaftAppendAnswer { outcome, matched, vote, applied: applied.0 }
+    RaftAppendAnswer { outcome, matched, vote, applied: state.applied.0, short_of_room: state.short_of_room }
 }
 
 pub(crate) fn append_answer_in(answer: &RaftAppendAnswer) -> Result<AppendEntriesResponse<TypeConfig>, Malformed> {
@@ -292,7 +292,7 @@ mod tests {
             AppendEntriesResponse::Conflict,
             AppendEntriesResponse::HigherVote(vote(9, 3, false)),
         ] {
-            assert_eq!(append_answer_in(&append_answer_out(&answer, LogIndex(7))).unwrap(), answer);
+            assert_eq!(append_answer_in(&append_answer_out(&answer, Word::default())).unwrap(), answer);
         }
         let mut request = VoteRequest::new(vote(4, 2, false), Some(id(3, 8)));
         request.leadership_transfer = true;

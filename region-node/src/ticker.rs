@@ -50,6 +50,11 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
                 Some(proposed) = in_flight.next() => settle(&machine, proposed),
                 () = sleep_until(due), if in_flight.len() < TICKS_IN_FLIGHT => {
                     let now = Instant::now();
+                    // What would be refused is not asked for: inputs stay where they are until there is room, here or elsewhere.
+                    if group.is_short_of_room() {
+                        due = now + LOOK_AGAIN;
+                        continue;
+                    }
                     if group.standby_lag() > STANDBY_LAG_MAX {
                         let since = *waits_since.get_or_insert(now);
                         if now < since + WAIT_MAX {

@@ -14,6 +14,7 @@
 mod certificates;
 mod dilation;
 mod failover;
+mod full_disk;
 mod kill_all;
 mod lost_folder;
 mod lost_parts;
@@ -65,6 +66,7 @@ const TESTS: &[Test] = &[
     ("rules_panic: a rule that panics costs a command, a message, or a halt", |scene| Box::pin(rules::panics(scene))),
     ("rules_endless: a rule that does not return halts one region", |scene| Box::pin(rules::endless(scene))),
     ("dilation: time passes more slowly when replicas do not keep up", |scene| Box::pin(dilation::run(scene))),
+    ("full_disk: what fills up refuses, hands over, and goes on when there is room", |scene| Box::pin(full_disk::run(scene))),
     ("stall: a reader that stalls for five seconds is up to date when it returns", |scene| Box::pin(stall::run(scene))),
     ("certificates: wrong peers get nothing", |scene| Box::pin(certificates::run(scene))),
     ("rubbish: random bytes at every port crash nothing", |scene| Box::pin(rubbish::run(scene))),

@@ -383,6 +383,7 @@ impl<S: Seams> Node<S> {
                 found: source.rot_found(),
             };
             watchers.spawn(scrubber.run());
+            watchers.spawn(super::handover::make_way(node.clone()));
             watchers.spawn(keep_members(node.clone(), registry.clone()));
             watchers.spawn(birth::stand_down(registry, node.replica(), fatal_tx.clone()));
             tasks.spawn(birth::register::<S>(peers.clone(), settings.clone(), opened.id(), incarnation, fatal_tx.clone()));

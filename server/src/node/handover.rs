@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use marchland_proto::cluster::MoveOwnerReply;
 use marchland_proto::codes::Code;
-use marchland_raft::{Group, ProposeError, Role};
+use marchland_raft::{Group, ProposeError, RaftNode, Role};
 use marchland_types::{NodeId, ReplicaId};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -22,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Players whom this node serves are shown the new owner's first ticks before they are sent away: two short waits, not a long one.
 const SHOWN_FOR: Duration = Duration::from_millis(300);
+/// How often a node looks whether its disk has room, and how long it may have none before others take over what it leads.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+const SHORT_FOR: Duration = Duration::from_millis(500);
 /// Time for one group that an operator moves.
 const MOVE_WITHIN: Duration = Duration::from_secs(3);
 
@@ -90,6 +93,41 @@ async fn hand_over(groups: Vec<Group>) -> HandedOver {
     HandedOver { handed_over, kept: outcomes.len() - handed_over }
 }
 
+/// Leaves what this node leads to others while its disk has no room for new work. Runs until it is dropped.
+pub(super) async fn make_way(raft: RaftNode) {
+    let mut short_since = None;
+    loop {
+        sleep(LOOK_EVERY).await;
+        let groups = raft.groups();
+        // All of them write to one log.
+        if !groups.iter().any(Group::is_short_of_room) {
+            if short_since.take().is_some() {
+                tracing::info!("the disk of the data folder has room again: new work is taken on");
+                metrics::gauge!("marchland_disk_short").set(0.0);
+            }
+            continue;
+        }
+        if short_since.is_none() {
+            tracing::error!("the disk of the data folder is nearly full: new work is refused here until there is room");
+            metrics::gauge!("marchland_disk_short").set(1.0);
+        }
+        if short_since.get_or_insert_with(Instant::now).elapsed() < SHORT_FOR {
+            continue;
+        }
+        for group in groups.iter().filter(|group| leads(group)) {
+            for heir in group.heirs() {
+                match group.transfer_leadership(heir).await {
+                    Ok(()) => {
+                        tracing::warn!(group = %group.id(), %heir, "handed over for want of room");
+                        break;
+                    }
+                    Err(error) => tracing::debug!(group = %group.id(), %heir, %error, "not taken over"),
+                }
+            }
+        }
+    }
+}
+
 fn leads(group: &Group) -> bool {
     matches!(group.status().role, Role::Leader(_))
 }
@@ -101,10 +139,7 @@ async fn find_heir(group: &Group) -> ReplicaId {
         if let Some(leader) = status.leader.filter(|_| !leads(group)) {
             return leader;
         }
-        let furthest = |id: &ReplicaId| status.matched.iter().find(|(other, _)| other == id).and_then(|(_, matched)| *matched);
-        let mut heirs: Vec<_> = status.voters.iter().copied().filter(|id| Some(*id) != status.leader).collect();
-        heirs.sort_by_key(|id| std::cmp::Reverse(furthest(id)));
-        for heir in heirs {
+        for heir in group.heirs() {
             match group.transfer_leadership(heir).await {
                 Ok(()) => return heir,
                 Err(error) => tracing::info!(group = %group.id(), %heir, %error, "not taken over"),
