@@ -4,6 +4,7 @@
 //! request id until the deadline, which answers the same. What the map says is kept, so that resuming needs no directory as
 //! long as the world has one region.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
@@ -33,9 +34,16 @@ const MAP_PAUSE: Duration = Duration::from_millis(500);
 trait Answer {
     fn code(&self) -> u32;
     fn leader(&self) -> u64;
+    /// Why it does not do what was asked, if it says so.
+    fn reason(&self) -> &str {
+        ""
+    }
 }
 
 impl Answer for SignInReply {
+    fn reason(&self) -> &str {
+        &self.reason
+    }
     fn code(&self) -> u32 {
         self.code
     }
@@ -54,10 +62,12 @@ impl Answer for LocateReply {
 }
 
 impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
-    /// Asks nodes in turn until one gives an answer that is not about itself, or nobody wants it any more.
+    /// Asks nodes in turn until one gives an answer that is not about itself, or nobody wants it any more. Why the leader last
+    /// did not do what was asked is left in `told`.
     async fn ask<A: Answer, F: Future<Output = Result<tonic::Response<A>, Status>>>(
         self: &Rc<Self>,
         wanted: impl Fn() -> bool,
+        told: &RefCell<String>,
         call: impl Fn(DirectoryClient<Channel>) -> F,
     ) -> Option<A> {
         let mut node = self.directory_at.get().unwrap_or(self.nodes[0]);
@@ -70,6 +80,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                     if !matches!(code, Some(Code::NotLeader | Code::Unavailable)) {
                         self.directory_at.set(Some(node));
                         return Some(answer);
+                    }
+                    if code == Some(Code::Unavailable) {
+                        answer.reason().clone_into(&mut told.borrow_mut());
                     }
                     ReplicaId(answer.leader()).node()
                 }
@@ -98,13 +111,18 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         request: SignInRequest,
         wanted: impl Fn() -> bool,
     ) -> Result<SignInAnswer, SignInRefused> {
-        let asked = self.ask(wanted, |mut client| {
+        let told = RefCell::default();
+        let asked = self.ask(wanted, &told, |mut client| {
             let request = request.clone();
             async move { client.sign_in(request).await }
         });
         let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await;
         let Ok(Some(SignInReply { code, reason, answer, .. })) = reply else {
-            return Err(SignInRefused { code: Code::Unavailable as u32, reason: "the directory does not answer".into() });
+            let reason = match told.into_inner() {
+                told if told.is_empty() => "the directory does not answer".to_owned(),
+                told => format!("the directory takes nobody in at the moment: {told}"),
+            };
+            return Err(SignInRefused { code: Code::Unavailable as u32, reason });
         };
         match answer {
             Some(answer) if code == Code::Ok as u32 => Ok(answer),
@@ -121,7 +139,8 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             return Some(only);
         }
         let request = LocateRequest { world: self.shared.options.world.0, character: character.0 };
-        let asked = self.ask(|| true, |mut client| async move { client.locate(request).await });
+        let told = RefCell::default();
+        let asked = self.ask(|| true, &told, |mut client| async move { client.locate(request).await });
         let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await.ok().flatten()?;
         let found = reply.code == Code::Ok as u32 && reply.group != 0;
         found.then_some(Located { group: GroupId(reply.group), region: RegionId(reply.region) })
@@ -139,7 +158,10 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     pub(crate) async fn learn_map(self: Rc<Self>) {
         loop {
             let request = LocateRequest { world: self.shared.options.world.0, character: 0 };
-            let Some(reply) = self.ask(|| true, |mut client| async move { client.locate(request).await }).await else { return };
+            let told = RefCell::default();
+            let Some(reply) = self.ask(|| true, &told, |mut client| async move { client.locate(request).await }).await else {
+                return;
+            };
             let regions: Vec<Located> = reply
                 .map
                 .iter()
