@@ -5,6 +5,7 @@
 mod bare;
 mod commit;
 mod crowd;
+mod failover;
 mod log;
 mod process;
 
@@ -12,9 +13,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
+use marchland_admin::client::cluster_status;
 use serde::Serialize;
 use serde_json::Value;
+
+use crate::cluster::Cluster;
 
 /// Arguments of `marchland bench`.
 #[derive(Args, Clone, Debug)]
@@ -38,6 +43,10 @@ enum What {
     Commit(commit::CommitArgs),
     /// A crowd of players, beside a bare WebSocket server.
     Crowd(crowd::CrowdArgs),
+    /// How long players wait when the owner is taken away, beside how long they wait without.
+    Failover(failover::FailoverArgs),
+    /// How long players wait when a region is moved to another node, beside how long they wait without.
+    Move(failover::MoveArgs),
     /// The bare WebSocket server of `crowd`.
     #[command(hide = true)]
     Bare(bare::BareArgs),
@@ -97,12 +106,27 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
             let scratch = Scratch::new(args.dir.as_ref(), "crowd")?;
             crowd::run(crowd, &scratch.0, !args.json).await?
         }
+        What::Failover(failover) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "failover")?;
+            failover::failover(failover, &scratch.0, !args.json).await?
+        }
+        What::Move(relocate) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "move")?;
+            failover::relocate(relocate, &scratch.0, !args.json).await?
+        }
     };
     match args.json {
         true => println!("{}", serde_json::to_string(&outcome)?),
         false => print_outcome(&outcome),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The node that owns the region.
+async fn owner(cluster: &Cluster) -> anyhow::Result<u32> {
+    let view = cluster_status(cluster.admin()).await;
+    let nodes = view.nodes.iter().filter_map(|n| n.status.as_ref());
+    nodes.into_iter().find(|s| s.groups.iter().any(|g| g.owner)).map(|s| s.node).context("the region has no owner")
 }
 
 fn print_outcome(outcome: &Outcome) {

@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use self::player::Player;
-use self::report::Shared;
-pub use self::report::{Counters, Report, Times};
+pub use self::report::{Counters, Report, Times, Window};
+use self::report::{LongestGap, Shared};
 pub(crate) use self::token::fetch as fetch_token;
 use crate::seams::SystemClock;
 use crate::up::ready::{ReadyFile, ReadyNode};
@@ -163,6 +163,7 @@ impl Bots {
             clock,
             shared: shared.clone(),
             stop: stopped.clone(),
+            longest_gap: LongestGap::default(),
         });
         let players: Vec<_> = players.collect();
         let running = tokio::spawn(async move {
@@ -180,6 +181,16 @@ impl Bots {
     /// Live figures.
     pub fn counters(&self) -> Counters {
         Counters::new(self.shared.clone(), self.clock)
+    }
+
+    /// Measures from here on, until the next window begins, how long each player waits for a frame at most.
+    pub fn begin_window(&self, window: Window) {
+        self.shared.begin_window(window);
+    }
+
+    /// What was measured in all windows of a kind that have ended, in milliseconds.
+    pub fn gaps(&self, window: Window) -> Times {
+        self.shared.gaps(window)
     }
 
     /// Lets every player ask its last question and leave.

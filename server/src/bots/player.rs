@@ -16,7 +16,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::report::Shared;
+use super::report::{LongestGap, Shared};
 use super::token;
 use super::truth::Truth;
 use super::{Behaviour, Target};
@@ -54,6 +54,7 @@ pub(super) struct Player {
     pub(super) clock: SystemClock,
     pub(super) shared: Arc<Shared>,
     pub(super) stop: watch::Receiver<bool>,
+    pub(super) longest_gap: LongestGap,
 }
 
 /// Why a connection was left.
@@ -165,7 +166,10 @@ impl Player {
                     heard_at = Instant::now();
                     frame_at = heard_at;
                     let behind_ms = self.clock.wall_ms().saturating_sub(info.server_ms);
-                    truth.frame(&client.view, info.size_bytes, info.region, behind_ms, self.clock.monotonic());
+                    let now = self.clock.monotonic();
+                    if let Some(gap) = truth.frame(&client.view, info.size_bytes, info.region, behind_ms, now) {
+                        self.longest_gap.note(&self.shared, gap);
+                    }
                     self.shared.frame(info.size_bytes);
                     for reply in client.view.take_replies() {
                         self.reply(truth, &reply);

@@ -1,5 +1,6 @@
 //! What all players together counted: live, and as a report.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,7 @@ use hdrhistogram::Histogram;
 use marchland_types::seam::Clock;
 use serde::Serialize;
 
-use super::truth::Figures;
+use super::truth::{Figures, histogram};
 use crate::seams::SystemClock;
 
 /// Counters that players raise as they go.
@@ -23,6 +24,37 @@ pub(super) struct Shared {
     failed: AtomicU64,
     last_failure: Mutex<String>,
     finished: Mutex<Figures>,
+    /// Number of the window that is being measured, if one is.
+    window: AtomicU64,
+    gaps: Mutex<BTreeMap<Window, Histogram<u64>>>,
+}
+
+/// A stretch of time for which every player's longest gap between two frames is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Window {
+    /// Nothing happens.
+    Quiet,
+    /// Something does.
+    Struck,
+}
+
+/// The longest gap of one player in the present window.
+#[derive(Default)]
+pub(super) struct LongestGap {
+    window: u64,
+    longest: Duration,
+}
+
+impl LongestGap {
+    /// A frame came so long after the one before. A gap belongs to the window in which it ends.
+    pub(super) fn note(&mut self, shared: &Shared, gap: Duration) {
+        let window = shared.window.load(Ordering::Relaxed);
+        if window != self.window {
+            shared.gap(self);
+            *self = Self { window, longest: Duration::ZERO };
+        }
+        self.longest = self.longest.max(gap);
+    }
 }
 
 impl Shared {
@@ -50,6 +82,33 @@ impl Shared {
     pub(super) fn failed(&self, reason: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         reason.clone_into(&mut self.last_failure.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Windows follow each other: whichever was measured before ends.
+    pub(super) fn begin_window(&self, window: Window) {
+        // Quiet ones are even, and none is 0.
+        let next = |now: u64| {
+            let next = now + 1;
+            Some(next + u64::from(next.is_multiple_of(2) != (window == Window::Quiet)))
+        };
+        // Never refuses.
+        let _ = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    fn gap(&self, longest: &LongestGap) {
+        let window = match longest.window {
+            0 => return,
+            even if even.is_multiple_of(2) => Window::Quiet,
+            _ => Window::Struck,
+        };
+        let mut gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = gaps.entry(window).or_insert_with(histogram).record(longest.longest.as_millis() as u64);
+    }
+
+    /// The longest gap of each player in each window of a kind that has ended.
+    pub(super) fn gaps(&self, window: Window) -> Times {
+        let gaps = self.gaps.lock().unwrap_or_else(PoisonError::into_inner);
+        gaps.get(&window).map_or_else(|| Times::of(&histogram()), Times::of)
     }
 
     pub(super) fn finish(&self, figures: &Figures) {

@@ -173,15 +173,22 @@ impl Truth {
     }
 
     /// A frame came and was applied to `view`. `behind_ms` is its age by the wall clock.
-    pub(super) fn frame(&mut self, view: &PlayerView, size_bytes: usize, region: u32, behind_ms: u64, now: Duration) {
+    /// Returns how long there was none before, if there was one.
+    pub(super) fn frame(
+        &mut self,
+        view: &PlayerView,
+        size_bytes: usize,
+        region: u32,
+        behind_ms: u64,
+        now: Duration,
+    ) -> Option<Duration> {
         let figures = &mut self.figures;
         figures.frames += 1;
         figures.frame_bytes += size_bytes as u64;
         let _ = figures.tick_to_client_ms.record(behind_ms);
-        if let Some(last) = self.last_frame.replace(now)
-            && now - last > BLACKOUT
-        {
-            let _ = figures.blackout_ms.record((now - last).as_millis() as u64);
+        let gap = self.last_frame.replace(now).map(|last| now - last);
+        if let Some(gap) = gap.filter(|gap| *gap > BLACKOUT) {
+            let _ = figures.blackout_ms.record(gap.as_millis() as u64);
         }
         if self.region.replace(region).is_some_and(|before| before != region) {
             figures.handoffs += 1;
@@ -201,6 +208,7 @@ impl Truth {
             figures.complain(format!("{fault:?}"));
         }
         self.faults = faults.len();
+        gap
     }
 
     /// The connection ended, not by this player's doing.

@@ -50,12 +50,18 @@ impl NodeProcess {
 
     /// Asks it to stop at once: the others stop as well, so nothing is handed over.
     pub fn ask_to_stop(&self) {
-        if let Some(pid) = self.child.id() {
-            // SAFETY: plain system call; the process is our child and not yet reaped, so the id is still its own.
-            let sent = unsafe { libc::kill(pid as i32, libc::SIGINT) };
-            if sent != 0 {
-                tracing::warn!(node = self.node, error = %io::Error::last_os_error(), "could not ask the node to stop");
-            }
+        if let Err(error) = self.signal(libc::SIGINT) {
+            tracing::warn!(node = self.node, %error, "could not ask the node to stop");
+        }
+    }
+
+    /// Sends it a signal; nothing if it has ended.
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
+        let Some(pid) = self.child.id() else { return Ok(()) };
+        // SAFETY: plain system call; the process is our child and not yet reaped, so the id is still its own.
+        match unsafe { libc::kill(pid as i32, signal) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
         }
     }
 

@@ -165,6 +165,11 @@ impl LocalCluster {
         clean
     }
 
+    /// The process of a node.
+    pub fn node(&mut self, number: u32) -> Option<&mut NodeProcess> {
+        self.nodes.iter_mut().find(|process| process.node == number)
+    }
+
     /// Process ids of the nodes that run.
     pub fn pids(&self) -> Vec<u32> {
         self.nodes.iter().filter_map(NodeProcess::pid).collect()

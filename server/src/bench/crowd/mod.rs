@@ -21,7 +21,6 @@ use clap::Args;
 use futures::{SinkExt, StreamExt};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
-use marchland_admin::client::cluster_status;
 use marchland_edge::InterestConfig;
 use marchland_edge::client::ClientOptions;
 use marchland_types::limits::TICK_MS;
@@ -34,8 +33,8 @@ use tokio_tungstenite::tungstenite::Message;
 
 use self::load::{Counts, Walker, sample_command_bytes, side_m};
 use self::truth::{Rule, Shown, World};
-use super::Outcome;
 use super::process::{cpu_us, pin, rss_bytes};
+use super::{Outcome, owner};
 use crate::bots::Target;
 use crate::cluster::{Cluster, player_tls};
 use crate::config::GroundConfig;
@@ -268,12 +267,6 @@ async fn pass(bar: &ProgressBar, seconds: u64) {
         sleep(Duration::from_secs(1)).await;
         bar.inc(1);
     }
-}
-
-async fn owner(cluster: &Cluster) -> anyhow::Result<u32> {
-    let view = cluster_status(cluster.admin()).await;
-    let nodes = view.nodes.iter().filter_map(|n| n.status.as_ref());
-    nodes.into_iter().find(|s| s.groups.iter().any(|g| g.owner)).map(|s| s.node).context("the region has no owner")
 }
 
 /// Judges every frame once the observer has its tick. Returns how many were right, and what was wrong with the others.
