@@ -22,7 +22,7 @@ use marchland_region::{Executor, RegionMachine, Suspicion, Verdict, judge, run_t
 use marchland_region_core::Game;
 use marchland_router::{ChannelPump, PeerDelivery, Peers, PumpOptions};
 use marchland_storage::disk::Disk;
-use marchland_types::{Incarnation, NodeId, ReplicaId};
+use marchland_types::{Incarnation, NodeId, ReplicaId, planted};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -130,14 +130,15 @@ impl<G: Game, D: Disk, X: Executor, T: Transport> Keeper<G, D, X, T> {
             };
             let Some(suspicion) = suspicion else { continue };
             match self.judge(group, suspicion).await {
-                (Verdict::Odd(majority), sound) => {
+                // Planted: it goes on as if nothing were.
+                (Verdict::Odd(majority), sound) if !planted!("odd-leader-obeyed") => {
                     tracing::error!(
                         group = %group.id(), tick = %suspicion.tick, own = suspicion.own, majority, ?sound,
                         "this replica's state is not the majority's: it is taken out of service and rebuilt"
                     );
                     return sound;
                 }
-                (Verdict::Sound, _) => {
+                (Verdict::Sound | Verdict::Odd(_), _) => {
                     tracing::warn!(group = %group.id(), tick = %suspicion.tick, "this replica has the majority's state, another one not");
                     // A worker that takes no work has failed, which the group's status shows.
                     let _ = self.machine.judged(true).await;

@@ -41,6 +41,7 @@ pub const ALL: &[Bug] = &[
     bug("reply-not-kept", "standard", 200, "a reply is forgotten when it is published, not when the client acknowledged it"),
     bug("late-frame", "standard", 500, "an edge shows a batch of an owner that was replaced"),
     bug("delayed-attach", "standard", 500, "an attach that a newer one has overtaken counts"),
+    bug("odd-leader-obeyed", "odd-replica", 50, "a replica whose state is not the majority's goes on, the owner's included"),
     bug("panicking-entry", "standard", 50, "an entry panics while it is applied"),
     bug("hash-map-order", "standard", 50, "a step goes through a hash map, whose order is another one on every replica"),
 ];

@@ -2,6 +2,7 @@
 
 mod counter;
 mod echo;
+mod odd_replica;
 mod owner_loses_power;
 mod rough_weather;
 mod stack;
@@ -62,6 +63,7 @@ pub const ALL: &[Scenario] = &[
     owner_loses_power::SCENARIO,
     owner_loses_power::ON_LYING_DISKS,
     rough_weather::SCENARIO,
+    odd_replica::SCENARIO,
     counter::SCENARIO,
     counter::ON_LYING_DISKS,
     echo::SCENARIO,

@@ -12,6 +12,7 @@ const VARIATION: Variation = Variation {
     players_rush: 0.3,
     verified: false,
     lying_disks: false,
+    one_goes_wrong: false,
     weather: Weather::of,
 };
 

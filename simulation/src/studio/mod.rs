@@ -5,6 +5,7 @@
 //! libtest's harness hands its [`Trial`]s to [`main`], which runs each seed in a process of its own. `docs/simulate-your-game.md` shows
 //! it step by step, `games/frontier/tests/simulated` is a complete example.
 
+pub(crate) mod odd;
 mod trial;
 mod watched;
 

@@ -100,6 +100,7 @@ impl<G: Game> Game for Watched<G> {
 
     fn tick(&self, ctx: &mut Context<'_, Self>) {
         self.game.tick(&mut ctx.lend());
+        super::odd::end_of_tick(ctx);
     }
 
     fn letter(&self, ctx: &mut Context<'_, Self>, letter: Letter<'_>) {

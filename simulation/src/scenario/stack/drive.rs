@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use marchland_proto::cluster::InspectReply;
 use marchland_types::{CharacterId, CommandSeq, Incarnation, ItemId, LogIndex, NodeId, ReplicaId};
+use rand::RngExt;
 
 use super::node::Stage;
 use super::player::{EPOCHS_MAX, Notes, client_of, name_of};
@@ -13,6 +14,7 @@ use crate::director::Director;
 use crate::fact::{Fact, FinalState, tell};
 use crate::oracle::Violation;
 use crate::plan::Plan;
+use crate::seed::Seed;
 use crate::world::World;
 
 /// Until then everyone must be in the world.
@@ -22,11 +24,26 @@ const QUIET_MS: u64 = 5_000;
 /// Until then the last commands are answered, and every replica has told what it holds.
 const CONCLUDE_WITHIN_MS: u64 = 6_000;
 
+/// When a replica's state goes wrong, and whether it is the owner's.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GoesWrong {
+    at_ms: u64,
+    owner: bool,
+}
+
+impl GoesWrong {
+    pub(super) fn draw(seed: Seed) -> Self {
+        let mut stream = seed.stream("goes wrong");
+        Self { at_ms: stream.random_range(500..LOAD_MS - 2_000), owner: stream.random() }
+    }
+}
+
 pub(super) fn drive(
     world: &mut World,
     plan: Plan,
     stage: &Stage,
     notes: &[Rc<Notes>],
+    wrong: Option<GoesWrong>,
     fired: &mut BTreeMap<String, u64>,
 ) -> Result<(), Violation> {
     let all_in = || notes.iter().all(|n| n.frames.get() > 0);
@@ -36,7 +53,11 @@ pub(super) fn drive(
     })?;
 
     let mut director = Director::new(world, plan);
-    let loaded = director.run(world, LOAD_MS);
+    let before = match wrong {
+        None => Ok(()),
+        Some(GoesWrong { at_ms, owner }) => director.run(world, at_ms).map(|()| stage.goes_wrong.set(Some(owner))),
+    };
+    let loaded = before.and_then(|()| director.run(world, LOAD_MS));
     notes.iter().for_each(|n| n.stays.set(true));
     let quiet_ms = loaded.and_then(|()| director.calm(world));
     fired.clone_from(director.fired());

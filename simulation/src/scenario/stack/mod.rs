@@ -49,6 +49,8 @@ pub(super) struct Variation {
     pub(super) verified: bool,
     /// Disks say that they have synced, and have not.
     pub(super) lying_disks: bool,
+    /// At some moment a replica's state becomes another than that of the others. They need not be equal then, but at the end.
+    pub(super) one_goes_wrong: bool,
     /// What else the world is made of.
     pub(super) weather: fn(Seed) -> Weather,
 }
@@ -63,6 +65,7 @@ impl Variation {
         players_rush: 0.0,
         verified: false,
         lying_disks: false,
+        one_goes_wrong: false,
         weather: Weather::of_network,
     };
 }
@@ -93,6 +96,7 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
     }
     let world_seed = seed.number("world");
     let stage: Rc<Stage> = Rc::default();
+    stage.may_be_odd.set(variation.one_goes_wrong);
     for number in 1..=SHARDS {
         let stage = stage.clone();
         world.add(&format!("n{number}"), move |boot| node::run_shard::<S>(number, boot, world_seed, weather, stage.clone()));
@@ -117,7 +121,8 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
         trace::world(&format!("disk of {name}"), format_args!("a sync takes {} us", disk.latency().as_micros()));
     }
     let mut fired = BTreeMap::new();
-    let result = drive::drive(&mut world, plan, &stage, &notes, &mut fired);
+    let wrong = variation.one_goes_wrong.then(|| drive::GoesWrong::draw(seed));
+    let result = drive::drive(&mut world, plan, &stage, &notes, wrong, &mut fired);
     outcome.simulated_ms = world.elapsed().as_millis() as u64;
     outcome.fired = fired;
     tell_what_happened(&world, &stage, &notes, outcome);
@@ -142,6 +147,9 @@ fn tell_what_happened(world: &World, stage: &Stage, notes: &[Rc<Notes>], outcome
         ("could not be verified", stage.unverified.get()),
     ] {
         *outcome.sometimes.entry(what.to_owned()).or_default() += times;
+    }
+    for (what, times) in stage.odd.borrow().iter() {
+        *outcome.sometimes.entry((*what).to_owned()).or_default() += times;
     }
     for node in stage.owners.borrow().iter() {
         outcome.sometimes.insert(format!("region owned by n{node}"), 1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use marchland_admin::{AdminBackend, AdminToken};
 use marchland_edge::{EdgeLimits, InterestConfig};
-use marchland_proto::cluster::InspectReply;
+use marchland_proto::cluster::{GroupStatus, InspectReply};
 use marchland_proto::codes::Code;
 use marchland_proto::net::{ClusterSecurity, PeerIdentity, Role as PeerRole};
 use marchland_raft::{Limits, Role, Timings};
@@ -21,9 +21,9 @@ use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, ReplicaId, WorldId};
 use super::seams::SimSeams;
 use super::{REGION, SHARDS, Weather};
 use crate::fact::{Fact, tell};
-use crate::orders;
-use crate::studio::{Studio, Watched};
+use crate::studio::{Studio, Watched, odd};
 use crate::world::Boot;
+use crate::{machine, orders};
 
 pub(super) const WORLD: WorldId = WorldId(1);
 pub(super) const WORLD_NAME: &str = "aurora";
@@ -45,6 +45,12 @@ pub(super) struct Stage {
     pub(super) finals: RefCell<BTreeMap<u32, InspectReply>>,
     /// Nodes that have owned the region.
     pub(super) owners: RefCell<BTreeSet<u32>>,
+    /// Replicas need not have equal states before the end.
+    pub(super) may_be_odd: Cell<bool>,
+    /// The state of a replica is to go wrong: the owner's, or a follower's.
+    pub(super) goes_wrong: Cell<Option<bool>>,
+    /// What became of that, with how often.
+    pub(super) odd: RefCell<BTreeMap<&'static str, u64>>,
     /// The operator begins no more.
     pub(super) operator_rests: Cell<bool>,
     /// The operator waits for an answer.
@@ -174,8 +180,12 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
         if region.owner {
             stage.owners.borrow_mut().insert(number);
         }
-        anyhow::ensure!(!region.diverged, "{replica} has diverged from its owner");
-        if region.tick > seen_tick {
+        if stage.may_be_odd.get() {
+            goes_wrong(stage, region);
+        } else {
+            anyhow::ensure!(!region.diverged, "{replica} has diverged from its owner");
+        }
+        if region.tick > seen_tick && !stage.may_be_odd.get() {
             let now = admin.inspect(REGION, CutNumber(0)).await;
             seen_tick = now.tick;
             let parts = now.components.into_iter().map(|c| (c.name, c.hash)).collect();
@@ -200,6 +210,19 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
             }
             Some(_) => {}
         }
+    }
+}
+
+/// The state of the first replica that qualifies goes wrong.
+fn goes_wrong(stage: &Stage, region: &GroupStatus) {
+    let count = |what| *stage.odd.borrow_mut().entry(what).or_default() += 1;
+    if stage.goes_wrong.get() == Some(region.owner) {
+        stage.goes_wrong.set(None);
+        odd::go_wrong(machine::current_name());
+        count(if region.owner { "owner's state went wrong" } else { "follower's state went wrong" });
+    }
+    if region.diverged {
+        count("odd state noticed");
     }
 }
 

@@ -34,6 +34,7 @@ const VARIATION: Variation = Variation {
     players_rush: 0.3,
     verified: true,
     lying_disks: false,
+    one_goes_wrong: false,
     weather: Weather::of,
 };
 /// Most faults of a seed, unless more are asked for.
