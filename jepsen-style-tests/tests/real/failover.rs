@@ -141,7 +141,7 @@ fn judge(report: &Value, fate: Fate, waits: u64, on_its_edge: u64, patience: u64
     within("max", BLACKOUT_MAX_MS)
 }
 
-fn start_bots(scene: &Scene, cluster: &Cluster, players: usize) -> anyhow::Result<Child> {
+pub fn start_bots(scene: &Scene, cluster: &Cluster, players: usize) -> anyhow::Result<Child> {
     let mut command = scene.binary.command();
     command.args([
         "bots",
@@ -158,7 +158,7 @@ fn start_bots(scene: &Scene, cluster: &Cluster, players: usize) -> anyhow::Resul
     Ok(child)
 }
 
-async fn end_bots(bots: &mut Child) -> anyhow::Result<Value> {
+pub async fn end_bots(bots: &mut Child) -> anyhow::Result<Value> {
     signal(bots.id().context("the bots ended by themselves")?, libc::SIGINT)?;
     let (mut out, mut complaints) = (String::new(), String::new());
     let (stdout, stderr) = (bots.stdout.take().context("no output")?, bots.stderr.take().context("no output")?);
@@ -184,7 +184,7 @@ async fn clients(cluster: &Cluster, node: u32) -> anyhow::Result<u64> {
 }
 
 /// Waits until every player is connected somewhere.
-async fn all_here(cluster: &Cluster, players: usize) -> anyhow::Result<()> {
+pub async fn all_here(cluster: &Cluster, players: usize) -> anyhow::Result<()> {
     let here = async || {
         let mut here = 0;
         for node in &cluster.ready()?.nodes {

@@ -11,6 +11,7 @@
 //! - `MARCHLAND_KEEP=1`: keep what the nodes left;
 //! - `MARCHLAND_VERBOSE=1`: print every attempt of a player that failed.
 
+mod busy;
 mod certificates;
 mod dilation;
 mod failover;
@@ -67,6 +68,7 @@ const TESTS: &[Test] = &[
     ("rules_endless: a rule that does not return halts one region", |scene| Box::pin(rules::endless(scene))),
     ("dilation: time passes more slowly when replicas do not keep up", |scene| Box::pin(dilation::run(scene))),
     ("full_disk: what fills up refuses, hands over, and goes on when there is room", |scene| Box::pin(full_disk::run(scene))),
+    ("busy: beside other work time dilates, and nobody is replaced", |scene| Box::pin(busy::run(scene))),
     ("stall: a reader that stalls for five seconds is up to date when it returns", |scene| Box::pin(stall::run(scene))),
     ("certificates: wrong peers get nothing", |scene| Box::pin(certificates::run(scene))),
     ("rubbish: random bytes at every port crash nothing", |scene| Box::pin(rubbish::run(scene))),
