@@ -11,8 +11,10 @@ const UNACKED_MAX = 120; // of the 128 that are allowed: room for actions while 
 const INPUTS_PER_MESSAGE_MAX = 64;
 const MESSAGE_BYTES = 2500; // of the 4,096 that are allowed
 const PING_EVERY_MS = 2000;
-const SILENCE_MS = 8000; // without a frame or a pong the socket is taken for lost
+const QUIET_MS = 500; // after so long without a word, the edge is asked whether it is there, this often
+const SILENCE_MS = 2500; // without a frame or a pong for so long the socket is taken for lost
 const JOIN_MS = 12000;
+const RESUME_MS = 3000; // an edge that stands still takes connections and says nothing
 const REPLY_ACK_MS = 500;
 const BACKOFF_MS = [0, 250, 500, 1000, 2000, 4000, 5000];
 const SIGN_IN_AGAIN = new Set([Code.BadResume]);
@@ -126,8 +128,8 @@ export class Session {
     };
     socket.onclose = () => this.lose(socket, 'the connection was lost');
     socket.onerror = () => {};
-    this.timer(JOIN_MS, () => {
-      if (socket === this.socket && this.state !== 'playing') this.lose(socket, 'the server did not answer');
+    this.timer(how.resume ? RESUME_MS : JOIN_MS, () => {
+      if (socket === this.socket && this.state !== 'playing') this.leave(socket, 'the server did not answer');
     });
   }
 
@@ -211,6 +213,12 @@ export class Session {
     if (this.state !== 'stopped') this.retry(why);
   }
 
+  // Its edge says nothing: another may be better off.
+  leave(socket, why) {
+    if (this.attempts === 0) this.edge++;
+    this.lose(socket, why);
+  }
+
   retry(why) {
     const backoff = BACKOFF_MS[Math.min(this.attempts, BACKOFF_MS.length - 1)] * (0.5 + this.random() / 2);
     const ms = Math.max(backoff, this.refusal?.retry_after_ms ?? 0);
@@ -239,12 +247,16 @@ export class Session {
 
   ping(socket) {
     if (socket !== this.socket || this.state !== 'playing') return;
-    if (this.now() - this.heardAt > SILENCE_MS) {
-      this.lose(socket, 'the server is silent');
+    const [now, silent] = [this.now(), this.now() - this.heardAt];
+    if (silent > SILENCE_MS) {
+      this.leave(socket, 'the server is silent');
       return;
     }
-    this.sendMessage({ ping: { client_ms: Math.floor(this.now()) } });
-    this.timer(PING_EVERY_MS, () => this.ping(socket));
+    if (socket.pingedAt === undefined || silent >= QUIET_MS || now - socket.pingedAt >= PING_EVERY_MS) {
+      socket.pingedAt = now;
+      this.sendMessage({ ping: { client_ms: Math.floor(now) } });
+    }
+    this.timer(QUIET_MS, () => this.ping(socket));
   }
 
   sendAgain() {

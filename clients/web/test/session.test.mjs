@@ -187,11 +187,32 @@ test('what ends a session, what signs in again, what goes elsewhere', async () =
 
 test('a silent server is left, and pings keep the session alive', async () => {
   const table = await playing();
-  await table.pass(6_500);
-  assert.equal(table.socket().sent.filter((message) => message.ping).length, 4);
+  const pings = () => table.socket().sent.filter((message) => message.ping).length;
+  for (let i = 0; i < 60; i++) {
+    await table.pass(100);
+    table.frame({});
+  }
+  assert.equal(pings(), 4, 'while frames come, one at once and then every two seconds');
   assert.equal(table.session.state, 'playing');
-  await table.pass(4_000);
+  const { url } = table.socket();
+  await table.pass(2_400);
+  assert.equal(pings(), 8, 'while nothing comes, two a second');
+  assert.equal(table.session.state, 'playing');
+  await table.pass(700);
   assert.equal(table.sockets.length, 2);
+  assert.notEqual(table.socket().url, url, 'another edge');
+});
+
+test('an edge that takes a connection and says nothing is left for another', async () => {
+  const table = await playing();
+  table.socket().onclose();
+  await table.pass(10);
+  assert.equal(table.sockets.length, 2);
+  const { url } = table.socket();
+  table.opened();
+  await table.pass(3_500);
+  assert.equal(table.sockets.length, 3);
+  assert.notEqual(table.socket().url, url);
 });
 
 test('what can not be read ends the socket, not the session', async () => {
