@@ -33,6 +33,8 @@ const QUIET: Duration = Duration::from_secs(3);
 const STRUCK: Duration = Duration::from_secs(4);
 /// A node stands still for so long.
 const PAUSE: Duration = Duration::from_secs(3);
+/// A node that was killed is started again after so long: another one has the region by then.
+const DOWN: Duration = Duration::from_secs(2);
 /// A node that is asked to go has gone.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
 
@@ -84,6 +86,7 @@ pub(super) async fn failover(args: &FailoverArgs, dir: &Path, talk: bool) -> any
             Fate::Kill => {
                 process.signal(libc::SIGKILL)?;
                 process.ended().await?;
+                sleep(DOWN).await;
                 process.restart()?;
             }
             Fate::Pause => {
