@@ -1,6 +1,6 @@
 //! The owner of the region is taken away under load, again and again: killed, stopped for three seconds, cut off from the other nodes, or asked
-//! to go. Players lose nothing, see nothing taken back, and wait for less than a second; only those of that node's edge lose their
-//! connection, and they come back by themselves.
+//! to go, or the region is moved. Players lose nothing, see nothing taken back, and wait for less than a second; only those of that node's edge
+//! lose their connection, and they come back by themselves.
 //!
 //! The load is `marchland bots`, whose players know what they were acknowledged and shown, and measure how long they waited. The bounds are those that
 //! are promised; a build for tests is granted three times as much.
@@ -26,10 +26,12 @@ const PATIENCE_OF_A_TEST_BUILD: u64 = 3;
 /// Of a crash, a stop or a partition, in milliseconds.
 const BLACKOUT_P99_MS: u64 = 1_000;
 const BLACKOUT_MAX_MS: u64 = 2_000;
-/// Of a node that hands over before it goes.
+/// Of a node that hands over.
 const GRACEFUL_P99_MS: u64 = 200;
 /// A node is stopped, or cut off, for so long.
 const AWAY: Duration = Duration::from_secs(3);
+/// An operator's command.
+const MOVED_WITHIN: Duration = Duration::from_secs(10);
 /// Between two rounds, everybody is served.
 const REST: Duration = Duration::from_millis(1_500);
 /// Bots take this long to ask their last questions, at most.
@@ -42,6 +44,8 @@ pub enum Fate {
     Stopped,
     CutOff,
     AskedToGo,
+    /// Its node stays, and an operator moves the region to another.
+    Moved,
 }
 
 pub async fn run(scene: &Scene, fate: Fate) -> anyhow::Result<Outcome> {
@@ -59,8 +63,10 @@ pub async fn run(scene: &Scene, fate: Fate) -> anyhow::Result<Outcome> {
     for _ in 0..rounds {
         sleep(REST).await;
         let owner = cluster.leader(REGION).await?;
-        on_its_edge += clients(&cluster, owner).await?;
-        strike(&mut cluster, &wall, fate, owner).await?;
+        if fate != Fate::Moved {
+            on_its_edge += clients(&cluster, owner).await?;
+        }
+        strike(scene, &mut cluster, &wall, fate, owner).await?;
         cluster.node_ready(owner).await?;
         all_here(&cluster, players).await?;
         // Whoever may be struck next must be able to be replaced.
@@ -87,7 +93,7 @@ pub async fn run(scene: &Scene, fate: Fate) -> anyhow::Result<Outcome> {
     )))
 }
 
-async fn strike(cluster: &mut Cluster, wall: &Wall, fate: Fate, node: u32) -> anyhow::Result<()> {
+async fn strike(scene: &Scene, cluster: &mut Cluster, wall: &Wall, fate: Fate, node: u32) -> anyhow::Result<()> {
     match fate {
         Fate::Killed => {
             cluster.kill_node(node).await?;
@@ -106,6 +112,16 @@ async fn strike(cluster: &mut Cluster, wall: &Wall, fate: Fate, node: u32) -> an
             sleep(AWAY).await;
             wall.isolate(node, false);
             replaced(cluster, node).await?;
+        }
+        Fate::Moved => {
+            let ready_file = cluster.ready_file().display().to_string();
+            let arguments = ["admin", "--ready-file", &ready_file, "--json", "region", "move", "--region", "1"];
+            let (status, text) = scene.binary.run(&arguments, MOVED_WITHIN).await?;
+            ensure!(status.success(), "{status}: {text}");
+            let moved: Value = serde_json::from_str(&text).with_context(|| format!("not one JSON document: {text}"))?;
+            ensure!(moved["from"] == node && moved["to"] != node, "{moved}");
+            // Nobody was away: this is all the time that players have to notice.
+            sleep(REST).await;
         }
         Fate::AskedToGo => {
             cluster.stop_node(node).await?;
@@ -137,7 +153,8 @@ fn judge(report: &Value, fate: Fate, waits: u64, on_its_edge: u64, patience: u64
         ensure!(time <= most * patience, "blackout {name} {time} ms, at most {} expected: {report}", most * patience);
         anyhow::Ok(())
     };
-    within("p99", if fate == Fate::AskedToGo { GRACEFUL_P99_MS } else { BLACKOUT_P99_MS })?;
+    let graceful = matches!(fate, Fate::AskedToGo | Fate::Moved);
+    within("p99", if graceful { GRACEFUL_P99_MS } else { BLACKOUT_P99_MS })?;
     within("max", BLACKOUT_MAX_MS)
 }
 

@@ -28,6 +28,7 @@ mod rubbish;
 mod rules;
 mod scene;
 mod stall;
+mod take_over;
 
 use std::process::ExitCode;
 
@@ -53,6 +54,7 @@ const TESTS: &[Test] = &[
     ("failover_stop: a node that is asked to go hands over, and nobody waits", |scene| {
         Box::pin(failover::run(scene, Fate::AskedToGo))
     }),
+    ("failover_move: an operator moves a region, and nobody notices", |scene| Box::pin(failover::run(scene, Fate::Moved))),
     ("lost_folder: a replica that lost its folder is replaced", |scene| Box::pin(lost_folder::run(scene))),
     ("lost_parts: a node that lost its store, its checkpoints or its log is rebuilt or rejoins", |scene| {
         Box::pin(lost_parts::run(scene))
@@ -69,6 +71,7 @@ const TESTS: &[Test] = &[
     ("dilation: time passes more slowly when replicas do not keep up", |scene| Box::pin(dilation::run(scene))),
     ("full_disk: what fills up refuses, hands over, and goes on when there is room", |scene| Box::pin(full_disk::run(scene))),
     ("busy: beside other work time dilates, and nobody is replaced", |scene| Box::pin(busy::run(scene))),
+    ("take_over: of several clients with one character one stays", |scene| Box::pin(take_over::run(scene))),
     ("stall: a reader that stalls for five seconds is up to date when it returns", |scene| Box::pin(stall::run(scene))),
     ("certificates: wrong peers get nothing", |scene| Box::pin(certificates::run(scene))),
     ("rubbish: random bytes at every port crash nothing", |scene| Box::pin(rubbish::run(scene))),
