@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use marchland_proto::storage::{ChannelMessage, EntityHandoff, GameMessage, MapChange, Moved};
-use marchland_types::{CharacterId, CutNumber, GroupId, LogIndex, MapEpoch, planted};
+use marchland_types::{CharacterId, CutNumber, GroupId, LogIndex, MapEpoch, level, planted};
 
 use crate::channel::Body;
 use crate::doing::Handler;
@@ -26,6 +26,8 @@ impl<G: Game> Region<G> {
             effects.gaps.push((from, inbox.taken + 1));
             return false;
         }
+        // Whatever is passed over never arrives.
+        level!("channel.passed_over", message.seq - inbox.taken - 1, 0);
         self.take_cut(CutNumber(message.cut), effects);
         self.world.channels_changed = true;
         self.world.state.channels.inbox_mut(from).taken = message.seq;
