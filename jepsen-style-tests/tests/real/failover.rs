@@ -32,6 +32,8 @@ const GRACEFUL_P99_MS: u64 = 200;
 const AWAY: Duration = Duration::from_secs(3);
 /// An operator's command.
 const MOVED_WITHIN: Duration = Duration::from_secs(10);
+/// Players gather on the edges whose nodes come to own the region last. So they begin anew, on all edges, after so many rounds.
+const ROUNDS_OF_A_LOAD: u64 = 5;
 /// Between two rounds, everybody is served.
 const REST: Duration = Duration::from_millis(1_500);
 /// Bots take this long to ask their last questions, at most.
@@ -57,40 +59,69 @@ pub async fn run(scene: &Scene, fate: Fate) -> anyhow::Result<Outcome> {
     };
     let mut cluster = scene.cluster(&[])?;
     let wall = cluster.start_behind_wall().await?;
-    let mut bots = start_bots(scene, &cluster, players)?;
-    all_here(&cluster, players).await?;
-    let mut on_its_edge = 0;
-    for _ in 0..rounds {
-        sleep(REST).await;
-        let owner = cluster.leader(REGION).await?;
-        if fate != Fate::Moved {
-            on_its_edge += clients(&cluster, owner).await?;
-        }
-        strike(scene, &mut cluster, &wall, fate, owner).await?;
-        cluster.node_ready(owner).await?;
+    let mut shown = Shown::default();
+    let mut left = rounds;
+    while left > 0 {
+        let rounds = left.min(ROUNDS_OF_A_LOAD);
+        left -= rounds;
+        let mut bots = start_bots(scene, &cluster, players)?;
         all_here(&cluster, players).await?;
-        // Whoever may be struck next must be able to be replaced.
-        cluster.leader(DIRECTORY).await?;
+        let mut on_its_edge = 0;
+        for _ in 0..rounds {
+            sleep(REST).await;
+            let owner = cluster.leader(REGION).await?;
+            if fate != Fate::Moved {
+                on_its_edge += clients(&cluster, owner).await?;
+            }
+            strike(scene, &mut cluster, &wall, fate, owner).await?;
+            cluster.node_ready(owner).await?;
+            all_here(&cluster, players).await?;
+            // Whoever may be struck next must be able to be replaced.
+            cluster.leader(DIRECTORY).await?;
+        }
+        sleep(REST).await;
+        let report = end_bots(&mut bots).await?;
+        judge(&report, fate, rounds * players as u64, on_its_edge, patience)?;
+        shown.add(&report, on_its_edge);
+        nobody_here(&cluster).await?;
     }
-    sleep(REST).await;
-    let report = end_bots(&mut bots).await?;
     let verified = cluster.verify().await?;
     ensure!(verified.sound(), "verify: {}", serde_json::to_string_pretty(&verified)?);
     cluster.unharmed()?;
     cluster.stop_all().await?;
-    judge(&report, fate, rounds * players as u64, on_its_edge, patience)?;
-    let blackout = &report["blackout_ms"];
+    let Shown { loads, waits, p99_ms, max_ms, disconnects, on_its_edge, sent, acked } = shown;
     Ok(Outcome::Shown(format!(
-        "{rounds} owners, {players} players: blackouts p50 {} p99 {} max {} ms of {}; {} disconnects, {on_its_edge} of that node's edge; {} of {} \
-         commands acknowledged, 0 lost, 0 doubled, 0 rollbacks",
-        blackout["p50"],
-        blackout["p99"],
-        blackout["max"],
-        blackout["count"],
-        report["disconnects"],
-        report["commands_acked"],
-        report["commands_sent"]
+        "{rounds} owners, {players} players, {loads} times anew: {waits} blackouts, p99 {p99_ms} max {max_ms} ms at worst; {disconnects} disconnects, \
+         {on_its_edge} of that node's edge; {acked} of {sent} commands acknowledged, 0 lost, 0 doubled, 0 rollbacks"
     )))
+}
+
+/// What was seen of all loads together.
+#[derive(Default)]
+struct Shown {
+    loads: u64,
+    waits: u64,
+    /// Of the load in which it was highest.
+    p99_ms: u64,
+    max_ms: u64,
+    disconnects: u64,
+    on_its_edge: u64,
+    sent: u64,
+    acked: u64,
+}
+
+impl Shown {
+    fn add(&mut self, report: &Value, on_its_edge: u64) {
+        let of = |value: &Value| value.as_u64().unwrap_or_default();
+        self.loads += 1;
+        self.waits += of(&report["blackout_ms"]["count"]);
+        self.p99_ms = self.p99_ms.max(of(&report["blackout_ms"]["p99"]));
+        self.max_ms = self.max_ms.max(of(&report["blackout_ms"]["max"]));
+        self.disconnects += of(&report["disconnects"]);
+        self.on_its_edge += on_its_edge;
+        self.sent += of(&report["commands_sent"]);
+        self.acked += of(&report["commands_acked"]);
+    }
 }
 
 async fn strike(scene: &Scene, cluster: &mut Cluster, wall: &Wall, fate: Fate, node: u32) -> anyhow::Result<()> {
@@ -202,12 +233,18 @@ async fn clients(cluster: &Cluster, node: u32) -> anyhow::Result<u64> {
 
 /// Waits until every player is connected somewhere.
 pub async fn all_here(cluster: &Cluster, players: usize) -> anyhow::Result<()> {
-    let here = async || {
-        let mut here = 0;
-        for node in &cluster.ready()?.nodes {
-            here += clients(cluster, node.id).await.unwrap_or(0);
-        }
-        Ok(here == players as u64)
-    };
-    cluster.until(&format!("{players} players are connected"), here).await
+    cluster.until(&format!("{players} players are connected"), async || Ok(here(cluster).await? == players as u64)).await
+}
+
+async fn nobody_here(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.until("nobody is connected", async || Ok(here(cluster).await? == 0)).await
+}
+
+/// Players on all edges that answer.
+async fn here(cluster: &Cluster) -> anyhow::Result<u64> {
+    let mut here = 0;
+    for node in &cluster.ready()?.nodes {
+        here += clients(cluster, node.id).await.unwrap_or(0);
+    }
+    Ok(here)
 }
