@@ -3,14 +3,15 @@
 //! Every method is synchronous and runs as a job. Effects of an entry leave through the hub in the very job that
 //! applied it, and only while this replica is owner: it leads, and has applied an entry of its own term.
 
+mod publish;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use marchland_proto::cluster::{EdgeToRegion, EntityRecord, InspectReply, NodeToEdge, SessionBatch, StoredReply};
-use marchland_proto::records::OwnState;
+use marchland_proto::cluster::{EdgeToRegion, InspectReply, NodeToEdge};
 use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, Genesis, RegionEntry, region_entry};
 use marchland_raft::{Applied, Entry, Halt, MachineFault, Payload, Role};
 use marchland_region_core::{ApplyFault, Doing, ENTRY_FORMAT, Effects, Game, Region, RegionView, TakenCut};
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::arrivals::{Arrival, Arrivals};
 use crate::backlog::Backlog;
 use crate::doubt::{Doubt, Suspicion};
-use crate::hub::{Hub, Stamp, TickChanges, ViewSource};
+use crate::hub::{Hub, Stamp};
 use crate::orphans::Orphans;
 use crate::outlets::{Outlets, Ownership};
 use crate::port::{Compared, DeliverOutcome, EdgeId, RegionFacts, SkippedFact};
@@ -382,47 +383,6 @@ impl<G: Game> Replica<G> {
         }
     }
 
-    /// The one way out of a region.
-    fn publish(&mut self) {
-        let changes = self.changes();
-        let stamp = self.stamp();
-        point!("region.before_publish");
-        self.hub.publish(stamp, changes, &Source(&self.region));
-        point!("region.published");
-    }
-
-    fn changes(&mut self) -> TickChanges {
-        let world = self.region.world();
-        let mut changes = TickChanges::default();
-        let record = |slot: u32| world.at_slot(slot).map(|view| view.record());
-        for change in self.effects.appeared.iter().chain(&self.effects.looks) {
-            changes.entities.extend(record(change.slot).map(|r| (r, change.cell)));
-        }
-        for moved in &self.effects.moved {
-            let crossed = (moved.previous != moved.cell).then_some(moved.previous);
-            if crossed.is_some() {
-                changes.entities.extend(record(moved.motion.slot).map(|r| (r, moved.cell)));
-            }
-            changes.moved.push((moved.motion, moved.cell, crossed));
-        }
-        changes.left = self.effects.vanished.iter().map(|c| (c.slot, c.cell)).collect();
-        changes.own = std::mem::take(&mut self.effects.own);
-        let mut sessions: BTreeMap<CharacterId, SessionBatch> = BTreeMap::new();
-        for reply in self.effects.replies.drain(..) {
-            let batch = sessions.entry(reply.character).or_insert_with(|| SessionBatch {
-                character: reply.character.0,
-                epoch: reply.epoch.0,
-                ..SessionBatch::default()
-            });
-            batch.replies.push(reply.reply);
-        }
-        changes.sessions = sessions.into_values().collect();
-        changes.attached = std::mem::take(&mut self.effects.attached);
-        changes.ended = std::mem::take(&mut self.effects.ended);
-        changes.events = self.effects.area_events.drain(..).map(|event| (event.event, event.cell)).collect();
-        changes
-    }
-
     fn tell_deliveries(&mut self) {
         for (from, waiting) in &mut self.deliveries {
             let taken = self.region.taken_from(*from);
@@ -615,24 +575,5 @@ impl<G: Game> Replica<G> {
             },
             None => InspectReply { code: 3, reason: format!("cut {cut} is not kept any more"), ..InspectReply::default() },
         }
-    }
-}
-
-/// Full views for the hub.
-struct Source<'a, G: Game>(&'a Region<G>);
-
-impl<G: Game> ViewSource for Source<'_, G> {
-    fn cell(&self, cell: CellId) -> Vec<EntityRecord> {
-        self.0.cell_entities(cell).map(|view| view.record()).collect()
-    }
-
-    fn own(&self, character: CharacterId) -> Option<OwnState> {
-        self.0.own_state(character)
-    }
-
-    fn session(&self, character: CharacterId) -> Option<SessionBatch> {
-        let session = self.0.session(character)?;
-        let replies: Vec<StoredReply> = session.session.replies.iter().cloned().collect();
-        Some(SessionBatch { character: character.0, epoch: session.epoch.0, replies, pinned: Vec::new() })
     }
 }

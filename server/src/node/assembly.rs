@@ -1,31 +1,29 @@
 //! Puts a node together, and takes it apart.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use marchland_admin::{AdminService, AdminToken};
-use marchland_edge::{Edge, EdgeLimits, EdgeOptions, EdgeStats, InterestConfig, OtherEdge, SessionConfig};
+use marchland_admin::AdminService;
+use marchland_edge::{Edge, EdgeOptions, EdgeStats, OtherEdge, SessionConfig};
 use marchland_proto::cluster::directory_server::DirectoryServer;
 use marchland_proto::cluster::regions_server::RegionsServer;
 use marchland_proto::net::{ClusterSecurity, Transport, serve_cluster};
 use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
-use marchland_raft::{AddressBook, BadOptions, Group, Limits, NodeOptions, OpenError, ProposeError, RaftNode, Standing, Timings};
-use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions, StepBudget};
+use marchland_raft::{AddressBook, BadOptions, Group, NodeOptions, OpenError, ProposeError, RaftNode, Standing};
+use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions};
 use marchland_region_core::{Game, Ground};
 use marchland_router::{
     Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions, Registry, keep_members,
 };
-use marchland_router_core::TokenSigner;
-use marchland_storage::checkpoint::{CheckpointError, CheckpointOptions, Checkpoints};
+use marchland_storage::checkpoint::{CheckpointError, Checkpoints};
 use marchland_storage::folder::{DataFolder, FolderError};
 use marchland_storage::keyed::KeyedError;
 use marchland_storage::log::{LogOptions, OpenError as LogOpenError, SharedLog};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 use marchland_types::seam::Clock;
-use marchland_types::{GroupId, Incarnation, NodeId, RegionId, ReplicaId, WorldId};
+use marchland_types::{GroupId, Incarnation, NodeId, RegionId, ReplicaId};
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -34,7 +32,7 @@ use super::birth;
 use super::front::{Front, FrontRegions};
 use super::keeper::{Keeper, open_with_state};
 use super::scrubber::Scrubber;
-use crate::config::NodeConfig;
+use super::settings::{Member, NodeSettings};
 use crate::seams::{Seams, WriterEnd};
 use crate::served::Served;
 
@@ -81,167 +79,6 @@ pub enum NodeError {
     /// The configuration names something that does not fit.
     #[error("{0}")]
     Settings(String),
-}
-
-/// What a node is told, in the types of its parts.
-#[derive(Clone)]
-pub struct NodeSettings {
-    /// This node.
-    pub node: NodeId,
-    /// The world.
-    pub world: WorldId,
-    /// Its name.
-    pub world_name: String,
-    /// Where everything is kept.
-    pub data: PathBuf,
-    /// Bytes that must stay free.
-    pub reserve_bytes: u64,
-    /// Cluster address to listen on.
-    pub listen_grpc: String,
-    /// Address for players; `None` for a node that serves none.
-    pub listen_ws: Option<String>,
-    /// Whether it hosts replicas.
-    pub shard: bool,
-    /// Every node that hosts replicas: cluster address, and address for players.
-    pub members: BTreeMap<NodeId, Member>,
-    /// Sizes of the raft log.
-    pub log: LogOptions,
-    /// Which checkpoints are kept.
-    pub checkpoints: CheckpointOptions,
-    /// Cache of the keyed store.
-    pub keyed_cache_bytes: u64,
-    /// Timings of raft.
-    pub timings: Timings,
-    /// Sizes of raft.
-    pub limits: Limits,
-    /// How long rules may take.
-    pub budget: StepBudget,
-    /// Loops of the edge.
-    pub edge_workers: usize,
-    /// How much the edge takes on.
-    pub edge_limits: EdgeLimits,
-    /// Who sees whom.
-    pub interest: InterestConfig,
-    /// TLS for players.
-    pub edge_tls: Option<tokio_rustls::TlsAcceptor>,
-    /// Seed of a new world.
-    pub seed: u64,
-    /// Verifies sign-in tokens of a new world.
-    pub token_key: [u8; 32],
-    /// What admin calls must carry.
-    pub admin_token: Option<AdminToken>,
-}
-
-/// Another node, as this one reaches it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
-    /// Cluster address.
-    pub grpc: String,
-    /// Address for players.
-    pub ws: String,
-}
-
-impl NodeSettings {
-    /// From a configuration that was checked. Reads the key files that it names.
-    pub fn from_config(config: &NodeConfig) -> Result<Self, NodeError> {
-        let unreadable =
-            |path: &PathBuf, error: std::io::Error| NodeError::Settings(format!("can not read {}: {error}", path.display()));
-        let mb = |n: u64| n * 1024 * 1024;
-        let token_key = match &config.development {
-            Some(development) => read_seed(&development.token_key).map_err(NodeError::Settings)?.public_key(),
-            None => [0; 32],
-        };
-        let admin_token = match &config.admin {
-            Some(admin) => {
-                let text = std::fs::read_to_string(&admin.token_file).map_err(|e| unreadable(&admin.token_file, e))?;
-                Some(AdminToken::new(text.trim()).ok_or_else(|| NodeError::Settings("the admin token is empty".into()))?)
-            }
-            None => None,
-        };
-        let edge_tls = match &config.edge.tls {
-            Some(tls) => {
-                let read = |path: &PathBuf| std::fs::read(path).map_err(|e| unreadable(path, e));
-                let acceptor = marchland_proto::net::client_tls_acceptor(&read(&tls.certificate)?, &read(&tls.key)?);
-                Some(acceptor.map_err(|e| NodeError::Settings(format!("edge.tls: {e}")))?)
-            }
-            None => None,
-        };
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Ok(Self {
-            node: config.node_id(),
-            world: config.world_id(),
-            world_name: config.world.name.clone(),
-            data: config.data.clone(),
-            reserve_bytes: mb(config.storage.reserve_mb),
-            listen_grpc: config.listen.grpc.clone(),
-            listen_ws: config.is_edge().then(|| config.listen.ws.clone()),
-            shard: config.is_shard(),
-            members: config.members.iter().map(|m| (NodeId(m.node), Member { grpc: m.grpc.clone(), ws: m.ws.clone() })).collect(),
-            log: LogOptions {
-                segment_bytes: mb(config.storage.segment_mb),
-                retain_bytes: mb(config.storage.retain_mb),
-                reserve_bytes: mb(config.storage.reserve_mb) / 2,
-                ..LogOptions::default()
-            },
-            checkpoints: CheckpointOptions { retain_bytes: mb(config.storage.retain_mb), ..CheckpointOptions::default() },
-            keyed_cache_bytes: mb(config.storage.keyed_cache_mb),
-            timings: Timings {
-                heartbeat_ms: config.raft.heartbeat_ms,
-                election_ms: config.raft.election_ms,
-                election_step_ms: config.raft.election_step_ms,
-                ..Timings::default()
-            },
-            limits: Limits {
-                persist_bytes: mb(config.storage.checkpoint_log_mb),
-                // A replica that lags further is sent a checkpoint, which is as small.
-                kept_bytes: mb(1) / 2,
-                ..Limits::default()
-            },
-            budget: StepBudget {
-                step: Duration::from_millis(config.rules.step_budget_ms),
-                stuck: Duration::from_millis(config.rules.stuck_after_ms),
-            },
-            edge_workers: match config.edge.threads {
-                0 => (cores / 2).max(1),
-                threads => threads,
-            },
-            edge_limits: EdgeLimits {
-                connections_max: config.edge.connections_max,
-                connections_per_address_max: config.edge.connections_per_address_max,
-                ..EdgeLimits::default()
-            },
-            interest: InterestConfig {
-                radius_m: config.edge.view_radius_m,
-                visible_max: config.edge.visible_max,
-                ..InterestConfig::default()
-            },
-            edge_tls,
-            seed: config.world.seed,
-            token_key,
-            admin_token,
-        })
-    }
-
-    /// Members of every group: the founding incarnation of each node.
-    fn voters(&self) -> BTreeSet<ReplicaId> {
-        self.members.keys().map(|node| ReplicaId::new(*node, birth::FIRST)).collect()
-    }
-}
-
-/// Reads the 32 bytes in hex that sign sign-in tokens.
-pub(super) fn read_seed(path: &std::path::Path) -> Result<TokenSigner, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("can not read {}: {e}", path.display()))?;
-    let text = text.trim();
-    let mut seed = [0; 32];
-    let digits = (text.len() == 64 && text.is_ascii()).then_some(text);
-    let parsed = digits.and_then(|text| {
-        (0..32).try_for_each(|i| {
-            seed[i] = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-            Some(())
-        })
-    });
-    parsed.ok_or_else(|| format!("{} is not 32 bytes in hex", path.display()))?;
-    Ok(TokenSigner::from_seed(&seed))
 }
 
 /// Addresses from the configuration, incarnations from the directory.

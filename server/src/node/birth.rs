@@ -31,7 +31,8 @@ use marchland_types::{Incarnation, ReplicaId};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use super::assembly::{NodeError, NodeSettings};
+use super::assembly::NodeError;
+use super::settings::NodeSettings;
 use crate::seams::Seams;
 
 /// The incarnation of the founding nodes.

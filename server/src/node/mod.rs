@@ -17,8 +17,10 @@ mod keeper;
 mod process;
 mod pumps;
 mod scrubber;
+mod settings;
 
 pub use admin::{NodeAdmin, Pages};
-pub use assembly::{Member, Node, NodeError, NodeSettings};
+pub use assembly::{Node, NodeError};
 pub use handover::HandedOver;
 pub use process::{NodeArgs, main};
+pub use settings::{Member, NodeSettings};

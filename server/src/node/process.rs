@@ -13,7 +13,8 @@ use marchland_storage::disk::RealDisk;
 use marchland_storage::folder::{DataFolder, FolderOwner};
 
 use super::admin::Pages;
-use super::assembly::{Node, NodeSettings, read_seed};
+use super::assembly::Node;
+use super::settings::{NodeSettings, read_seed};
 use crate::config::NodeConfig;
 use crate::seams::Production;
 use crate::served::Serve;
