@@ -138,3 +138,20 @@ fn losing_the_region_is_told_once_and_forgets_subscriptions() {
     hub.publish(stamp(5), walk(7, 1, None), &Place);
     assert!(batches.try_recv().is_err());
 }
+
+#[test]
+fn every_edge_is_told_who_owns_the_region_whatever_it_follows_and_whenever_it_comes() {
+    let mut hub = hub();
+    let (out, mut first) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out);
+    hub.announce(stamp(5));
+    let told = next(&mut first);
+    assert_eq!((told.index, told.gone, told.cells.len()), (5, None, 0));
+    let (out, mut second) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(2), out);
+    hub.announce_to(EdgeId(2), stamp(6));
+    assert_eq!(next(&mut second).index, 6);
+    assert!(first.try_recv().is_err(), "it knows");
+    hub.announce_to(EdgeId(3), stamp(7));
+    assert_eq!(hub.missed(), 0, "nobody of that name is there");
+}
