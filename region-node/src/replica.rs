@@ -435,8 +435,8 @@ impl<G: Game> Replica<G> {
     fn detach_orphans(&mut self) {
         let sessions = self.region.attached_sessions();
         let hub = &self.hub;
-        let attached = sessions.map(|(character, epoch, attach)| (character, epoch, attach, hub.is_watched(character)));
-        for order in self.orphans.sweep((self.now)().0, attached) {
+        let attached = sessions.map(|attach| (attach, hub.is_watched(attach.0)));
+        for order in self.orphans.sweep(attached) {
             tracing::info!(group = %self.group, character = order.character, "no edge serves this session any more");
             self.backlog.detach(order);
         }

@@ -9,7 +9,7 @@ const VARIATION: Variation = Variation {
     players: 4,
     players_leave: true,
     players_wander: 0.3,
-    players_rush: 0.3,
+    players_rush: 0.0,
     verified: false,
     lying_disks: false,
     one_goes_wrong: false,

@@ -87,6 +87,6 @@ fn main() -> ExitCode {
     show(&[
         Trial::holds::<Sound>(2),
         Trial::finds::<WallsAreAir>("nobody-in-a-wall", 3),
-        Trial::finds::<DroppedIsGone>("ore-is-kept", 5),
+        Trial::finds::<DroppedIsGone>("ore-is-kept", 12),
     ])
 }
