@@ -11,9 +11,10 @@ use marchland_proto::cluster::{
 };
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{Cut, RegionEntry, region_entry};
-use marchland_raft::{Group, ProposeError, RaftNode, Role};
+use marchland_raft::{Group, ProposeError, RaftNode, Role, Standing};
 use marchland_region::RegionPort;
 use marchland_region_core::{ENTRY_FORMAT, skip_entry};
+use marchland_router::Registry;
 use marchland_router_core::{SignInToken, TokenSigner};
 use marchland_types::seam::Clock;
 use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, WorldId};
@@ -48,6 +49,8 @@ struct Groups {
     /// Those that belong on it, open at the moment or not.
     ids: Vec<GroupId>,
     region: Arc<dyn RegionPort>,
+    /// What the directory's replica here knows of nodes.
+    registry: Registry,
 }
 
 /// A node's own view of itself.
@@ -76,8 +79,8 @@ impl<C: Clock> NodeAdmin<C> {
     }
 
     /// The node's groups are open. Called once.
-    pub(super) fn set_groups(&self, raft: RaftNode, ids: Vec<GroupId>, region: Arc<dyn RegionPort>) {
-        let _ = self.groups.set(Groups { raft, ids, region });
+    pub(super) fn set_groups(&self, raft: RaftNode, ids: Vec<GroupId>, region: Arc<dyn RegionPort>, registry: Registry) {
+        let _ = self.groups.set(Groups { raft, ids, region, registry });
     }
 
     /// Where found rot is counted.
@@ -267,7 +270,7 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
     }
 
     fn ready(&self) -> Result<(), String> {
-        let Some(Groups { raft, ids, region }) = self.groups.get() else {
+        let Some(Groups { raft, ids, region, registry }) = self.groups.get() else {
             // A node without replicas is ready when it takes clients.
             return self.edge.get().map(drop).ok_or_else(|| "groups are being opened".to_owned());
         };
@@ -283,6 +286,10 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
             if status.leader.is_none() {
                 return Err(format!("{id} has no leader"));
             }
+        }
+        // Before that nobody can sign in, and a folder that is lost would be taken for one that never was.
+        if registry.standing(raft.replica()) != Standing::Issued {
+            return Err("the directory does not know this node yet".to_owned());
         }
         let facts = region.facts();
         if facts.tick.0 == 0 {

@@ -428,7 +428,7 @@ impl<S: Seams> Opening<'_, S> {
         let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
         let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members));
         tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
-        source.set_groups((*raft).clone(), vec![directory_id, region_id], machine.clone());
+        source.set_groups((*raft).clone(), vec![directory_id, region_id], machine.clone(), (*registry).clone());
         let keeper = Keeper {
             raft: (*raft).clone(),
             machine,
