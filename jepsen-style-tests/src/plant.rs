@@ -69,7 +69,7 @@ pub fn smuggled(item: u64) -> ChannelMessage {
         components: Vec::new(),
         timers: Vec::new(),
     };
-    let handoff = EntityHandoff { entity: entity.0, move_number: 1, record: record.put(), attached: Vec::new() };
+    let handoff = EntityHandoff { entity: entity.0, move_number: 1, record: record.put(), ..EntityHandoff::default() };
     ChannelMessage {
         from_group: GroupId::region(WorldId(1), RegionId(ELSEWHERE)).0,
         seq: 1,

@@ -54,11 +54,13 @@ pub enum Code {
     Goodbye = 23,
     /// The world is not made yet. Remedy: try again.
     Unborn = 24,
+    /// The character went to another region, which is named. Remedy: ask there.
+    Moved = 25,
 }
 
 impl Code {
     /// Every code, for documentation and tests.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 26] = [
         Code::Ok,
         Code::WrongState,
         Code::Malformed,
@@ -84,6 +86,7 @@ impl Code {
         Code::Forbidden,
         Code::Goodbye,
         Code::Unborn,
+        Code::Moved,
     ];
 
     /// The code with this number, if this build knows it.
@@ -103,6 +106,6 @@ mod tests {
             assert_eq!(code as usize, i);
             assert_eq!(Code::from_u32(i as u32), Some(code));
         }
-        assert_eq!(Code::from_u32(25), None);
+        assert_eq!(Code::from_u32(26), None);
     }
 }

@@ -15,6 +15,7 @@ mod arrivals;
 pub mod backlog;
 mod doubt;
 pub mod executor;
+mod ghosts;
 pub mod hub;
 mod machine;
 pub mod orphans;

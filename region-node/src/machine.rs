@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_proto::cluster::{EdgeToRegion, InspectReply, NodeToEdge};
-use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, CheckpointHeader, Genesis};
+use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, CheckpointHeader, Genesis, GhostBatch};
 use marchland_raft::{Applied, BoxFuture, Entry, Halt, Machine, MachineFault, Role, Snapshot, SnapshotBody};
 use marchland_region_core::{Game, Region, RegionView, skipped_by};
 use marchland_storage::checkpoint::{CheckpointHeader as StoredHeader, CheckpointInfo, Checkpoints};
@@ -490,6 +490,17 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
 
     fn acked(self: Arc<Self>, ack: ChannelAck) {
         self.post(move |replica| replica.acked(ack));
+    }
+
+    fn shown(&self, ghosts: GhostBatch) -> Result<(), Option<ReplicaId>> {
+        if self.outlets.ownership.borrow().owner {
+            self.outlets.ghosts.put(ghosts);
+            return Ok(());
+        }
+        Err(match *self.outlets.roles.borrow() {
+            Role::Follower { leader, .. } | Role::Learner { leader } => leader,
+            Role::Leader(_) | Role::Stopped => None,
+        })
     }
 
     fn order(self: Arc<Self>, order: AdminOrder) {

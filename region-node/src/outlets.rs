@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::arrivals::Arrivals;
 use crate::backlog::BacklogGauge;
 use crate::doubt::Doubt;
+use crate::ghosts::GhostsShown;
 use crate::port::RegionFacts;
 
 /// Whether this replica performs effects.
@@ -32,6 +33,8 @@ pub(crate) struct Outlets {
     pub(crate) gauge: BacklogGauge,
     /// Where messages of edges go.
     pub(crate) arrivals: Arrivals,
+    /// What neighbours show.
+    pub(crate) ghosts: GhostsShown,
     /// What is doubted about the state.
     pub(crate) doubt: Doubt,
 }
@@ -46,6 +49,7 @@ impl Default for Outlets {
             facts: Arc::default(),
             arrivals: Arrivals::new(gauge.clone()),
             gauge,
+            ghosts: GhostsShown::default(),
             doubt: Doubt::default(),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use marchland_proto::cluster::{EdgeToRegion, InspectReply, NodeToEdge};
-use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage};
+use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, GhostBatch};
 use marchland_raft::BoxFuture;
 use marchland_types::{CutNumber, GroupId, LogIndex, RegionId, ReplicaId, Tick};
 use tokio::sync::mpsc;
@@ -106,6 +106,10 @@ pub trait RegionPort: Send + Sync + 'static {
 
     /// Another group took messages of this one: goes into the next tick.
     fn acked(self: Arc<Self>, ack: ChannelAck);
+
+    /// What a neighbour shows: goes into the next tick, unless a newer one comes before. Otherwise: this node does not own the region, and
+    /// who does as far as is known.
+    fn shown(&self, ghosts: GhostBatch) -> Result<(), Option<ReplicaId>>;
 
     /// An operator's order: goes into the next tick.
     fn order(self: Arc<Self>, order: AdminOrder);

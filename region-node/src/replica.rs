@@ -415,6 +415,7 @@ impl<G: Game> Replica<G> {
         }
         let mut tick = self.backlog.take();
         tick.now_ms = (self.now)().1;
+        tick.ghosts = self.outlets.ghosts.take();
         // The hash after that tick, not of now: a cut may have come since. None is remembered after a restart: then 0, unchecked.
         tick.checked_tick = self.region.tick().0;
         tick.checked_hash = self.region.hash_after(self.region.tick()).unwrap_or(0);

@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures::{Stream, StreamExt};
 use marchland_proto::cluster::regions_server::Regions;
 use marchland_proto::cluster::{
-    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, EdgeToRegion, NodeToEdge,
+    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, EdgeToRegion, GhostAnswer, GhostRequest, GroupOwner,
+    NodeToEdge,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role, peer_of};
@@ -226,6 +227,27 @@ impl Regions for RegionsService {
             None => (3, 0),
         };
         Ok(Response::new(CompareReply { code, hash, replica: 0 }))
+    }
+
+    async fn show_ghosts(&self, request: Request<GhostRequest>) -> Result<Response<GhostAnswer>, Status> {
+        let peer = peer_of(&request)?.clone();
+        let mut answer = GhostAnswer::default();
+        for post in request.into_inner().posts {
+            let group = GroupId(post.to_group);
+            let from = post.batch.as_ref().map(|batch| GroupId(batch.from_group));
+            if !peer.may(Role::Shard, group.world()) || from.is_some_and(|from| from.world() != group.world()) {
+                return Err(Status::permission_denied(format!("{peer} hosts nothing of world {}", group.world())));
+            }
+            let shown = match (self.region(group), post.batch) {
+                (Some(region), Some(batch)) => region.shown(batch),
+                (None, _) => Err(None),
+                (Some(_), None) => return Err(Status::invalid_argument("a post without ghosts")),
+            };
+            if let Err(leader) = shown {
+                answer.elsewhere.push(GroupOwner { group: group.0, leader: leader.map_or(0, |leader| leader.0) });
+            }
+        }
+        Ok(Response::new(answer))
     }
 
     async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverAnswer>, Status> {

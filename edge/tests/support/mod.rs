@@ -437,10 +437,12 @@ impl Inner {
                         epoch: sessions[character].epoch,
                         replies: replies.clone(),
                         pinned: vec![],
+                        move_number: 1,
                     })
                     .collect(),
                 attached: attached.iter().filter(|a| mine(&a.character)).cloned().collect(),
                 gone: None,
+                moved: vec![],
                 ended: ended.iter().filter(|e| mine(&e.character)).cloned().collect(),
             };
             edge.up.try_send(Ok(NodeToEdge { regions: vec![batch] })).expect("an edge keeps up");
@@ -522,6 +524,10 @@ impl Regions for Node {
 
     async fn compare(&self, _: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
         Err(Status::unimplemented("no replica"))
+    }
+
+    async fn show_ghosts(&self, _: Request<GhostRequest>) -> Result<Response<GhostAnswer>, Status> {
+        Err(Status::unimplemented("no neighbours"))
     }
 
     async fn deliver(&self, _: Request<DeliverRequest>) -> Result<Response<DeliverAnswer>, Status> {

@@ -34,7 +34,7 @@ fn rich() -> Region<Arena> {
     script.detach(5, true);
     script.detach(6, false);
     let record = Bytes::from_static(b"no record");
-    let handoff = EntityHandoff { entity: 1, move_number: 1, record, attached: Vec::new() };
+    let handoff = EntityHandoff { entity: 1, move_number: 1, record, ..EntityHandoff::default() };
     script.pending().messages.push(ChannelMessage {
         from_group: 99,
         seq: 1,

@@ -58,7 +58,7 @@ impl Play {
     }
 
     fn letter(&mut self, seq: u64, code: u32) {
-        let body = Some(Body::Game(GameMessage { code, character: 0, body: Bytes::from_static(b"dear region") }));
+        let body = Some(Body::Game(GameMessage { code, body: Bytes::from_static(b"dear region"), ..GameMessage::default() }));
         let message = ChannelMessage { from_group: arena::ELSEWHERE.0, seq, map_epoch: 1, body, ..ChannelMessage::default() };
         self.script.pending().messages.push(message);
     }

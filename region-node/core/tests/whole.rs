@@ -67,7 +67,7 @@ fn message(seq: u64, body: Body) -> ChannelMessage {
 }
 
 fn letter(code: u32, character: u64) -> Body {
-    Body::Game(GameMessage { code, character, body: Bytes::new() })
+    Body::Game(GameMessage { code, character, ..GameMessage::default() })
 }
 
 #[test]
@@ -136,7 +136,13 @@ fn a_letter_that_breaks_the_rules_is_taken_and_counted() {
 #[test]
 fn handoffs_go_back_whole() {
     let mut play = Play::new();
-    let handoff = EntityHandoff { entity: 9, move_number: 4, record: Bytes::from_static(b"r"), attached: vec![Bytes::new()] };
+    let handoff = EntityHandoff {
+        entity: 9,
+        move_number: 4,
+        record: Bytes::from_static(b"r"),
+        attached: vec![Bytes::new()],
+        ..EntityHandoff::default()
+    };
     play.messages(vec![message(1, Body::Handoff(handoff.clone()))]);
     assert_eq!(play.posted(ELSEWHERE)[0].body, Some(Body::Handoff(handoff)));
     assert_eq!(play.region.world().counters().handoffs_returned, 1);

@@ -68,6 +68,7 @@ impl<G: Game> ViewSource for Source<'_, G> {
     fn session(&self, character: CharacterId) -> Option<SessionBatch> {
         let session = self.0.session(character)?;
         let replies: Vec<StoredReply> = session.session.replies.iter().cloned().collect();
-        Some(SessionBatch { character: character.0, epoch: session.epoch.0, replies, pinned: Vec::new() })
+        let move_number = self.0.world().at_slot(session.slot)?.identity.move_number.0;
+        Some(SessionBatch { character: character.0, epoch: session.epoch.0, replies, pinned: Vec::new(), move_number })
     }
 }

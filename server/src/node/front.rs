@@ -12,8 +12,9 @@ use marchland_proto::cluster::directory_server::Directory;
 use marchland_proto::cluster::raft_transport_server::{RaftTransport, RaftTransportServer};
 use marchland_proto::cluster::regions_server::Regions;
 use marchland_proto::cluster::{
-    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, LocateReply, LocateRequest, NodeToEdge, RaftBatch,
-    RegisterReply, RegisterRequest, SignInReply, SignInRequest, SnapshotAnswer, SnapshotChunk, SnapshotRequest,
+    CompareReply, CompareRequest, DeliverAnswer, DeliverRequest, EdgeToNode, GhostAnswer, GhostRequest, LocateReply,
+    LocateRequest, NodeToEdge, RaftBatch, RegisterReply, RegisterRequest, SignInReply, SignInRequest, SnapshotAnswer,
+    SnapshotChunk, SnapshotRequest,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::peer_of;
@@ -146,6 +147,10 @@ impl<K: KeyedStore, C: Clock> Regions for FrontRegions<K, C> {
 
     async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
         self.regions.compare(request).await
+    }
+
+    async fn show_ghosts(&self, request: Request<GhostRequest>) -> Result<Response<GhostAnswer>, Status> {
+        self.regions.show_ghosts(request).await
     }
 
     async fn deliver(&self, request: Request<DeliverRequest>) -> Result<Response<DeliverAnswer>, Status> {

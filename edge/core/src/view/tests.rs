@@ -111,7 +111,7 @@ fn any_part() -> impl Strategy<Value = CellPart> {
         if cut == 0 {
             bytes.pop();
         }
-        CellPart { cell, full, entities, motion: bytes.into(), left, events: vec![] }
+        CellPart { cell, full, entities, motion: bytes.into(), left, events: vec![], handed: vec![] }
     })
 }
 

@@ -76,6 +76,7 @@ impl<G: Game> Region<G> {
             content_hash: self.world.state.core.content_hash,
             max_speed: self.game.max_speed(),
             replies: session.replies.iter().cloned().collect(),
+            moved: None,
         }
     }
 

@@ -53,8 +53,8 @@ impl<G: Game> Region<G> {
             Some(Body::Fin(_)) => self.world.state.channels.inbox_mut(from).finished = true,
             // A stub is made when a character hands off. This region hands none off, so there is none to drop.
             Some(Body::DropStub(_)) => {}
-            // Where a character is concerns the directory; what this region posts to characters never moves.
-            Some(Body::Location(_) | Body::Moved(_)) => self.refuse_message(),
+            // Where a character is concerns the directory; what this region posts to characters never moves; it is no vault.
+            Some(Body::Location(_) | Body::Moved(_) | Body::Deposit(_) | Body::Withdraw(_)) => self.refuse_message(),
         }
         if self.world.state.core.counters.panics > panics {
             self.set_aside(index, CAUSE_PANIC, What::Message(message.clone()));

@@ -118,7 +118,14 @@ impl<G: Game> Region<G> {
             // None of these runs a rule.
             None
             | Some(
-                Body::MapChange(_) | Body::Handoff(_) | Body::Fin(_) | Body::DropStub(_) | Body::Location(_) | Body::Moved(_),
+                Body::MapChange(_)
+                | Body::Handoff(_)
+                | Body::Fin(_)
+                | Body::DropStub(_)
+                | Body::Location(_)
+                | Body::Moved(_)
+                | Body::Deposit(_)
+                | Body::Withdraw(_),
             ) => self.take_message(index, message, effects),
         }
     }

@@ -180,6 +180,14 @@ impl World {
         (self.state.core.map_epoch, &self.state.map)
     }
 
+    /// The rectangle of ground that is this region's: least and greatest (east, south), in metres. `None` before its genesis.
+    #[must_use]
+    pub fn own_ground(&self) -> Option<[[f32; 2]; 2]> {
+        let region = self.region();
+        let own = self.state.map.iter().find(|neighbour| neighbour.region == region.0)?;
+        Some([[own.min_x, own.min_z], [own.max_x, own.max_z]])
+    }
+
     /// What happened that somebody should look at.
     #[must_use]
     pub fn counters(&self) -> &Counters {

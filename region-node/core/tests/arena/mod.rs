@@ -190,7 +190,7 @@ impl Game for Arena {
                 Ok(Bytes::new())
             }
             POST => {
-                let message = GameMessage { code: 1, character: 0, body: Bytes::copy_from_slice(action.body) };
+                let message = GameMessage { code: 1, body: Bytes::copy_from_slice(action.body), ..GameMessage::default() };
                 ctx.post(ELSEWHERE, message).map_err(|e| Refusal::because(e.to_string()))?;
                 Ok(Bytes::new())
             }

@@ -75,11 +75,16 @@ fn message_body(kind: u8, character: u64) -> Option<channel_message::Body> {
         0 => return None,
         1 => Body::Expel(Expel { character, epoch: u64::from(kind / 9) }),
         2 => Body::MapChange(MapChange { map_epoch: u64::from(kind), map: Vec::new() }),
-        3 => Body::Handoff(EntityHandoff { entity: 5, move_number: 2, record: Bytes::from_static(b"?"), attached: Vec::new() }),
+        3 => Body::Handoff(EntityHandoff {
+            entity: 5,
+            move_number: 2,
+            record: Bytes::from_static(b"?"),
+            ..EntityHandoff::default()
+        }),
         4 => Body::Moved(Box::new(Moved { character, message: None })),
         5 => Body::Fin(Fin {}),
         6 => Body::DropStub(marchland_proto::storage::DropStub { character, move_number: 1 }),
-        _ => Body::Game(GameMessage { code: u32::from(kind % 20), character: character % 7, body: Bytes::new() }),
+        _ => Body::Game(GameMessage { code: u32::from(kind % 20), character: character % 7, ..GameMessage::default() }),
     })
 }
 

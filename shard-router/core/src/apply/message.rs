@@ -72,7 +72,16 @@ fn take(txn: &mut Txn<'_>, from: GroupId, map: &RegionMap, message: ChannelMessa
             true
         }
         // Nothing sends these to a directory. An entity among them must not be lost for that.
-        Some(Body::Admit(_) | Body::Expel(_) | Body::MapChange(_) | Body::Handoff(_) | Body::DropStub(_) | Body::Game(_))
+        Some(
+            Body::Admit(_)
+            | Body::Expel(_)
+            | Body::MapChange(_)
+            | Body::Handoff(_)
+            | Body::DropStub(_)
+            | Body::Game(_)
+            | Body::Deposit(_)
+            | Body::Withdraw(_),
+        )
         | None => false,
     };
     if !usable {
@@ -129,7 +138,14 @@ fn moved_on(txn: &mut Txn<'_>, from: GroupId, moved: &Moved) -> Result<bool, Hal
         Body::Admit(admit) => admit,
         // Nothing is left there to expel or to drop.
         Body::Expel(_) | Body::DropStub(_) => return Ok(true),
-        Body::MapChange(_) | Body::Handoff(_) | Body::Location(_) | Body::Moved(_) | Body::Game(_) | Body::Fin(_) => {
+        Body::MapChange(_)
+        | Body::Handoff(_)
+        | Body::Location(_)
+        | Body::Moved(_)
+        | Body::Game(_)
+        | Body::Fin(_)
+        | Body::Deposit(_)
+        | Body::Withdraw(_) => {
             return Ok(false);
         }
     };
