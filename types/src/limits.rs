@@ -64,8 +64,8 @@ pub const SESSIONS_PER_REGION_MAX: usize = 4096;
 pub const INPUTS_PER_TICK_MAX: usize = 65_536;
 /// Encoded size of one log entry. A tick that would be larger leaves inputs for the next one.
 pub const LOG_ENTRY_MAX_BYTES: usize = 8 * 1024 * 1024;
-/// One message between groups.
-pub const CHANNEL_MESSAGE_MAX_BYTES: usize = 64 * 1024;
+/// One message between groups. A character with all that belongs to it, kept replies included, fits in one.
+pub const CHANNEL_MESSAGE_MAX_BYTES: usize = 256 * 1024;
 /// Messages that an outbox holds for one receiver. When it is full, the sender refuses or closes the border.
 pub const CHANNEL_MESSAGES_MAX: usize = 1024;
 /// One gRPC message of the cluster, in bytes.
@@ -87,4 +87,5 @@ const _: () = assert!(INPUTS_PER_MESSAGE_MAX <= UNACKED_COMMANDS_MAX);
 const _: () = assert!(INPUT_MAX_MS as u64 >= TICK_MS, "a client that sends once a tick can cover it");
 const _: () = assert!(HELLO_DEADLINE_MS < IDLE_TIMEOUT_MS && JOIN_DEADLINE_MS < IDLE_TIMEOUT_MS);
 const _: () = assert!(CHANNEL_MESSAGE_MAX_BYTES <= LOG_ENTRY_MAX_BYTES);
+const _: () = assert!(KEPT_REPLIES_MAX_BYTES * 2 <= CHANNEL_MESSAGE_MAX_BYTES, "a session crosses a border");
 const _: () = assert!(SESSIONS_PER_REGION_MAX * 8 <= INPUTS_PER_TICK_MAX);

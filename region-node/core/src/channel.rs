@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use marchland_proto::storage::ChannelMessage;
 use marchland_types::limits::{CHANNEL_MESSAGE_MAX_BYTES, CHANNEL_MESSAGES_MAX};
-use marchland_types::{GroupId, level, planted};
+use marchland_types::{EntityId, GroupId, level, planted};
 use prost::Message as _;
 
 use crate::codec::{CodecError, Reader, Writer};
@@ -29,6 +29,9 @@ pub enum PostError {
         /// Encoded size.
         found: usize,
     },
+    /// The entity is none that a neighbour shows.
+    #[error("entity {0} is not a neighbour's")]
+    NoGhost(EntityId),
 }
 
 /// The receiving end of a channel.
@@ -62,6 +65,11 @@ pub(crate) struct Channels {
 impl Channels {
     pub(crate) fn inbox(&self, from: GroupId) -> Inbox {
         self.inboxes.get(&from).copied().unwrap_or_default()
+    }
+
+    /// Number of the last message that was taken, by sender.
+    pub(crate) fn taken(&self) -> impl Iterator<Item = (GroupId, u64)> {
+        self.inboxes.iter().map(|(from, inbox)| (*from, inbox.taken))
     }
 
     pub(crate) fn inbox_mut(&mut self, from: GroupId) -> &mut Inbox {

@@ -28,6 +28,7 @@ use crate::trouble::Trouble;
 use crate::view::RegionView;
 use crate::world::core::Core;
 use crate::world::slots::Slots;
+use crate::world::state::Borders;
 use crate::world::state::{SEED_BODIES, SEED_IDENTITIES, SEED_INVENTORIES, SEED_MOVERS, SEED_SESSIONS, SET_ASIDE_MAX, State};
 
 const MAGIC: &[u8; 4] = b"MLRG";
@@ -93,6 +94,8 @@ pub enum DecodeError {
 const SECTIONS: [u64; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14];
 /// What went wrong: there when anything did. A state without it is what it always was, and read as it always was.
 const TROUBLE: u64 = 15;
+/// What it knows of its neighbours, and of who went there: there when it knows anything.
+const BORDERS: u64 = 16;
 
 fn put_messages<'a, M: Message + 'a>(out: &mut Writer, messages: impl ExactSizeIterator<Item = &'a M>) {
     out.count(messages.len());
@@ -136,6 +139,7 @@ impl State {
             }
             14 => put_messages(out, self.set_aside.iter()),
             TROUBLE => put_messages(out, [self.trouble.put()].iter()),
+            BORDERS => self.borders.put(out),
             component => {
                 let tag = (component - COMPONENTS) as u32;
                 if let Some(column) = self.components.columns.get(&tag) {
@@ -182,6 +186,7 @@ impl State {
                 let stored = take_messages::<Troubles>(input)?.pop().ok_or(CodecError::Invalid("no trouble"))?;
                 self.trouble = Trouble::take(stored)?;
             }
+            BORDERS => self.borders = Borders::take(input)?,
             component => self.components.column((component - COMPONENTS) as u32).take(slots, input)?,
         }
         Ok(())
@@ -194,8 +199,13 @@ impl<G: Game> RegionView<G> {
     pub fn encode(&self) -> Vec<u8> {
         let components = self.state.components.columns.iter().filter(|(_, column)| !column.slots().is_empty());
         let trouble = (!self.state.trouble.is_empty()).then_some(TROUBLE);
-        let sections: Vec<u64> =
-            SECTIONS.into_iter().chain(trouble).chain(components.map(|(tag, _)| COMPONENTS + u64::from(*tag))).collect();
+        let borders = (!self.state.borders.is_empty()).then_some(BORDERS);
+        let sections: Vec<u64> = SECTIONS
+            .into_iter()
+            .chain(trouble)
+            .chain(borders)
+            .chain(components.map(|(tag, _)| COMPONENTS + u64::from(*tag)))
+            .collect();
         let mut out = Writer::new();
         out.as_mut_vec().extend_from_slice(MAGIC);
         out.u16(FORMAT);
@@ -280,7 +290,7 @@ fn take_section(state: &mut State, input: &mut Reader<'_>, last: u64) -> Result<
         return Err(DecodeError::Damaged { section });
     }
     let component = (COMPONENTS..2 * COMPONENTS).contains(&section);
-    if version != VERSION || !(component || section == TROUBLE || SECTIONS.contains(&section)) {
+    if version != VERSION || !(component || section == TROUBLE || section == BORDERS || SECTIONS.contains(&section)) {
         return Err(DecodeError::UnknownSection { section, version });
     }
     if section <= last {

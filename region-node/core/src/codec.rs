@@ -209,6 +209,8 @@ pub trait Row: Clone + Send + Sync + 'static {
     fn put(&self, out: &mut Writer);
     /// Reads what [`Row::put`] wrote.
     fn take(input: &mut Reader<'_>) -> Result<Self, CodecError>;
+    /// The row came to a region whose clock is that much ahead of the one that it was in: what is a moment in it is moved as much.
+    fn shift_ms(&mut self, _later_ms: i64) {}
 }
 
 #[cfg(test)]

@@ -43,6 +43,9 @@ pub trait Component: Clone + Send + Sync + 'static {
     fn put(&self, out: &mut Writer);
     /// Reads what [`Component::put`] wrote, now or in an earlier rules version.
     fn take(input: &mut Reader<'_>) -> Result<Self, CodecError>;
+    /// The component came with its entity to a region whose clock is that much ahead: a moment in it, such as a deadline, is to be moved
+    /// as much, so that it is as far away as it was.
+    fn shift_ms(&mut self, _later_ms: i64) {}
 }
 
 /// A [`Component`] as a row.
@@ -56,6 +59,10 @@ impl<C: Component> Row for Cell<C> {
 
     fn take(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         C::take(input).map(Cell)
+    }
+
+    fn shift_ms(&mut self, later_ms: i64) {
+        self.0.shift_ms(later_ms);
     }
 }
 
@@ -86,6 +93,7 @@ pub(crate) trait Column: Send + Sync {
     /// Appends the row's bytes; false when there is none.
     fn put_row(&self, slot: u32, out: &mut Writer) -> bool;
     fn take_row(&mut self, slot: u32, bytes: &[u8]) -> Result<OldRow, CodecError>;
+    fn shift_ms(&mut self, slot: u32, later_ms: i64);
     fn remove(&mut self, slot: u32) -> OldRow;
     fn restore(&mut self, slot: u32, old: OldRow);
     fn settle(&mut self, scratch: &mut Writer);
@@ -149,6 +157,12 @@ impl<T: Row> Column for Typed<T> {
         let row = T::take(&mut input)?;
         input.finish()?;
         Ok(Self::boxed(self.table.replace(slot, Some(row))))
+    }
+
+    fn shift_ms(&mut self, slot: u32, later_ms: i64) {
+        if let Some(row) = self.table.get_mut(slot) {
+            row.shift_ms(later_ms);
+        }
     }
 
     fn remove(&mut self, slot: u32) -> OldRow {

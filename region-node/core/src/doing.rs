@@ -26,6 +26,12 @@ pub enum Handler {
     Letter(GroupId, u32),
     /// [`crate::Game::order`]: its code.
     Order(u32),
+    /// [`crate::Game::departing`].
+    Departing(EntityId),
+    /// [`crate::Game::arrived`].
+    Arrived(EntityId),
+    /// [`crate::Game::returned`]: from whom, and the message's code.
+    Returned(GroupId, u32),
 }
 
 impl Handler {
@@ -39,6 +45,9 @@ impl Handler {
             Self::Tick => (6, 0, 0),
             Self::Letter(from, code) => (7, code, from.0),
             Self::Order(code) => (8, code, 0),
+            Self::Departing(entity) => (9, 0, entity.0),
+            Self::Arrived(entity) => (10, 0, entity.0),
+            Self::Returned(from, code) => (11, code, from.0),
         }
     }
 
@@ -52,6 +61,9 @@ impl Handler {
             6 => Self::Tick,
             7 => Self::Letter(GroupId(who), code),
             8 => Self::Order(code),
+            9 => Self::Departing(EntityId(who)),
+            10 => Self::Arrived(EntityId(who)),
+            11 => Self::Returned(GroupId(who), code),
             _ => return None,
         })
     }
@@ -68,6 +80,9 @@ impl fmt::Display for Handler {
             Self::Tick => write!(f, "the game's tick"),
             Self::Letter(from, code) => write!(f, "a message with code {code} from {from}"),
             Self::Order(code) => write!(f, "an order with code {code}"),
+            Self::Departing(entity) => write!(f, "the departure of entity {entity}"),
+            Self::Arrived(entity) => write!(f, "the arrival of entity {entity}"),
+            Self::Returned(from, code) => write!(f, "a message with code {code} that {from} sent back"),
         }
     }
 }
@@ -133,6 +148,9 @@ mod tests {
             Handler::Tick,
             Handler::Letter(GroupId(u64::MAX), 13),
             Handler::Order(2),
+            Handler::Departing(EntityId(5)),
+            Handler::Arrived(EntityId(6)),
+            Handler::Returned(GroupId(9), 1),
         ];
         for handler in all {
             doing.handler(Some(handler));

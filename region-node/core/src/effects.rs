@@ -2,9 +2,9 @@
 //!
 //! All of it is durable already: an entry is applied only when it is committed.
 
-use marchland_proto::cluster::{AttachAnswer, SessionEnd, StoredReply};
+use marchland_proto::cluster::{AttachAnswer, SessionEnd, SessionMoved, StoredReply};
 use marchland_proto::records::{Motion, OwnState};
-use marchland_types::{CellId, CharacterId, CutNumber, EntityId, GroupId, LogIndex, SessionEpoch, Tick};
+use marchland_types::{CellId, CharacterId, CutNumber, EntityId, GroupId, LogIndex, MoveNumber, SessionEpoch, Tick};
 
 pub use crate::context::AreaEvent;
 use crate::game::Game;
@@ -30,6 +30,21 @@ pub struct Change {
     pub entity: EntityId,
     /// The cell that it is in; of one that left, the cell that it was in.
     pub cell: CellId,
+}
+
+/// An entity that went to another region. It is among those that vanished as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HandedOff {
+    /// Its slot.
+    pub slot: u32,
+    /// Its id.
+    pub entity: EntityId,
+    /// The cell that it was in.
+    pub cell: CellId,
+    /// Under which it arrives.
+    pub move_number: MoveNumber,
+    /// Where.
+    pub to: GroupId,
 }
 
 /// A reply or event that is published to its session.
@@ -132,6 +147,12 @@ pub struct Effects<G: Game> {
     pub attached: Vec<AttachAnswer>,
     /// Attaches that ended, in order.
     pub ended: Vec<SessionEnd>,
+    /// Entities that went to other regions.
+    pub handed: Vec<HandedOff>,
+    /// Characters that went elsewhere, in order.
+    pub sessions_moved: Vec<SessionMoved>,
+    /// Characters that came from elsewhere with their sessions.
+    pub arrived: Vec<CharacterId>,
     /// Whether anything was posted or trimmed.
     pub outbox_changed: bool,
     /// Messages that came after a gap: group and the number expected.
@@ -157,6 +178,9 @@ impl<G: Game> Default for Effects<G> {
             area_events: Vec::new(),
             attached: Vec::new(),
             ended: Vec::new(),
+            handed: Vec::new(),
+            sessions_moved: Vec::new(),
+            arrived: Vec::new(),
             outbox_changed: false,
             gaps: Vec::new(),
             cuts: Vec::new(),
@@ -180,6 +204,9 @@ impl<G: Game> Effects<G> {
         self.area_events.clear();
         self.attached.clear();
         self.ended.clear();
+        self.handed.clear();
+        self.sessions_moved.clear();
+        self.arrived.clear();
         self.outbox_changed = false;
         self.gaps.clear();
         self.cuts.clear();

@@ -201,6 +201,31 @@ pub trait Game: Send + Sync + Sized + 'static {
     /// operator has the entry skipped.
     fn tick(&self, _ctx: &mut Context<'_, Self>) {}
 
+    /// Whether an entity that is outside of this region's ground may go to the neighbour now. Asked every tick; what a game holds, because it
+    /// fights or belongs to a group, stays with its region up to 30 m outside.
+    fn may_cross(&self, _world: &World, _who: EntityId) -> bool {
+        true
+    }
+
+    /// What goes along when an entity crosses a border: a mount, a pet, what it carries. At most 8; the same message takes all of them.
+    fn attached(&self, _world: &World, _who: EntityId) -> Vec<EntityId> {
+        Vec::new()
+    }
+
+    /// What an entity goes along with: it does not cross by itself as long as that one is in this region.
+    fn carrier(&self, _world: &World, _who: EntityId) -> Option<EntityId> {
+        None
+    }
+
+    /// An entity is about to go to another region with all that belongs to it.
+    fn departing(&self, _ctx: &mut Context<'_, Self>, _who: EntityId, _to: GroupId) {}
+
+    /// An entity has come from another region with all that belongs to it.
+    fn arrived(&self, _ctx: &mut Context<'_, Self>, _who: EntityId, _from: GroupId) {}
+
+    /// A message of this region found nobody: its addressee is not where it was. `letter.from` is who sent it back.
+    fn returned(&self, _ctx: &mut Context<'_, Self>, _letter: Letter<'_>) {}
+
     /// A message of another group.
     fn letter(&self, _ctx: &mut Context<'_, Self>, _letter: Letter<'_>) {}
 

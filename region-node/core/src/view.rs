@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use marchland_proto::cluster;
+use marchland_proto::storage::EntityHandoff;
 use marchland_types::{CutNumber, LogIndex, Tick};
 
+use crate::channel::Body;
 use crate::codec::Writer;
 use crate::game::Game;
 use crate::record;
@@ -60,8 +62,10 @@ impl<G: Game> RegionView<G> {
             index: self.state.core.applied.0,
             tick: self.state.core.tick.0,
             state_hash: self.state_hash_full(),
-            items_minted: self.state.core.ledger.minted.wrapping_add(self.state.core.ledger.arrived),
-            items_destroyed: self.state.core.ledger.destroyed.wrapping_add(self.state.core.ledger.left),
+            items_minted: self.state.core.ledger.minted,
+            items_destroyed: self.state.core.ledger.destroyed,
+            in_flight: self.in_flight(),
+            taken: self.state.channels.taken().map(|(from, seq)| cluster::Taken { from_group: from.0, seq }).collect(),
             ..cluster::InspectReply::default()
         };
         for (_, inventory) in self.state.inventories.iter() {
@@ -99,11 +103,10 @@ impl<G: Game> RegionView<G> {
                 });
             }
         }
-        for handoff in self.handoffs_held() {
-            reply.items.extend(record::items_of(&handoff.record));
-            for attached in &handoff.attached {
-                reply.items.extend(record::items_of(attached));
-            }
+        for handoff in self.state.set_aside.iter() {
+            let (items, characters) = carried(handoff);
+            reply.items.extend(items);
+            reply.characters.extend(characters);
         }
         reply.items.sort_unstable();
         reply.characters.sort_unstable();
@@ -113,15 +116,33 @@ impl<G: Game> RegionView<G> {
         reply
     }
 
-    /// Handoffs that are set aside or wait in the outbox.
-    fn handoffs_held(&self) -> impl Iterator<Item = &marchland_proto::storage::EntityHandoff> {
-        let posted =
-            self.state.channels.outboxes().flat_map(|(_, messages)| messages).filter_map(|message| match &message.body {
-                Some(crate::channel::Body::Handoff(handoff)) => Some(handoff),
-                _ => None,
-            });
-        posted.chain(self.state.set_aside.iter())
+    /// What waits in outboxes and carries characters or items.
+    fn in_flight(&self) -> Vec<cluster::InFlight> {
+        let mut waiting = Vec::new();
+        for (to, messages) in self.state.channels.outboxes() {
+            for message in messages {
+                let (items, characters) = match &message.body {
+                    Some(Body::Handoff(handoff)) => carried(handoff),
+                    Some(Body::Deposit(deposit)) => (record::items_of(&deposit.record), vec![deposit.character]),
+                    _ => continue,
+                };
+                waiting.push(cluster::InFlight { to_group: to.0, seq: message.seq, items, characters });
+            }
+        }
+        waiting
     }
+}
+
+/// Items and characters of a handoff.
+fn carried(handoff: &EntityHandoff) -> (Vec<u64>, Vec<u64>) {
+    let (mut items, mut characters) = (Vec::new(), Vec::new());
+    for bytes in std::iter::once(&handoff.record).chain(&handoff.attached) {
+        if let Ok(record) = record::Record::take(bytes) {
+            items.extend(record.inventory.items.iter().map(|item| item.item.0));
+            characters.extend(record.identity.character.map(|character| character.0));
+        }
+    }
+    (items, characters)
 }
 
 #[cfg(test)]

@@ -134,7 +134,7 @@ fn a_letter_that_breaks_the_rules_is_taken_and_counted() {
 }
 
 #[test]
-fn handoffs_go_back_whole() {
+fn what_can_not_be_taken_goes_back_whole() {
     let mut play = Play::new();
     let handoff = EntityHandoff {
         entity: 9,
@@ -144,7 +144,8 @@ fn handoffs_go_back_whole() {
         ..EntityHandoff::default()
     };
     play.messages(vec![message(1, Body::Handoff(handoff.clone()))]);
-    assert_eq!(play.posted(ELSEWHERE)[0].body, Some(Body::Handoff(handoff)));
+    let back = EntityHandoff { returned: 1, ..handoff };
+    assert_eq!(play.posted(ELSEWHERE)[0].body, Some(Body::Handoff(back)));
     assert_eq!(play.region.world().counters().handoffs_returned, 1);
 }
 

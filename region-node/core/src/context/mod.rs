@@ -117,7 +117,7 @@ impl<'a, G: Game> Context<'a, G> {
     /// Takes an entity out of the world, with what it holds: those items cease to be. Characters stay; false for them and
     /// for what is not there.
     pub fn despawn(&mut self, entity: EntityId) -> bool {
-        match self.world.entity(entity) {
+        match self.world.own(entity) {
             Some(view) if view.identity.character.is_none() => {
                 let slot = view.slot;
                 self.world.despawn(slot);
@@ -128,14 +128,14 @@ impl<'a, G: Game> Context<'a, G> {
     }
 
     fn change_body(&mut self, entity: EntityId, change: impl FnOnce(&mut Body)) -> bool {
-        let Some(view) = self.world.entity(entity) else { return false };
+        let Some(view) = self.world.own(entity) else { return false };
         let (slot, mut body) = (view.slot, *view.body);
         change(&mut body);
         if body.is_sound() { self.world.put_body(slot, Some(body)) } else { false }
     }
 
     fn change_identity(&mut self, entity: EntityId, change: impl FnOnce(&mut Identity)) -> bool {
-        let Some(view) = self.world.entity(entity) else { return false };
+        let Some(view) = self.world.own(entity) else { return false };
         let (slot, mut identity) = (view.slot, view.identity.clone());
         change(&mut identity);
         self.world.put_identity(slot, Some(identity))
@@ -154,9 +154,10 @@ impl<'a, G: Game> Context<'a, G> {
     /// Moves an entity over the ground by (east, south) metres within this tick: it stops at walls and slides along them.
     pub fn walk(&mut self, entity: EntityId, by: [f32; 2]) -> bool {
         let ground = self.ground;
+        let Some(from) = self.world.own(entity).map(|view| view.body.position) else { return false };
+        let start = [from[0], from[2]];
+        let [x, z] = self.world.reach().walked(ground, start, ground.walk(start, by));
         self.change_body(entity, |body| {
-            let from = body.position;
-            let [x, z] = ground.walk([from[0], from[2]], by);
             body.position = [x, ground.height([x, z]), z];
             let seconds = marchland_types::limits::TICK_MS as f32 / 1000.0;
             body.velocity = [(x - from[0]) / seconds, 0.0, (z - from[2]) / seconds];
@@ -282,6 +283,14 @@ impl<'a, G: Game> Context<'a, G> {
         if let Some(position) = self.position(entity) {
             self.announce(position, kind, body, &Audience::Public);
         }
+    }
+
+    /// Sends a message to an entity of a neighbour, whose ghost is seen here. It arrives once; if the entity has gone on meanwhile, it
+    /// follows a character, and comes back to [`Game::returned`] otherwise.
+    pub fn send(&mut self, to: EntityId, code: u32, body: impl Into<Bytes>) -> Result<(), PostError> {
+        let Some(group) = self.world.ghost_of(to) else { return Err(PostError::NoGhost(to)) };
+        let character = self.world.character_of(to).map_or(0, |character| character.0);
+        self.post(group, GameMessage { code, character, body: body.into(), entity: to.0, ..GameMessage::default() })
     }
 
     /// Sends a message to another group. It arrives once, in order.

@@ -1,7 +1,7 @@
 //! Clients that arrive and leave. The highest attach number of a session counts; the rest is ignored, so that two edges can
 //! race.
 
-use marchland_proto::cluster::{AttachAnswer, SessionEnd};
+use marchland_proto::cluster::{AttachAnswer, SessionEnd, SessionMoved};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{AttachOrder, DetachOrder};
 use marchland_types::limits::SESSIONS_PER_REGION_MAX;
@@ -17,6 +17,7 @@ impl<G: Game> Region<G> {
         let answer = match self.try_attach(order, effects) {
             Ok(slot) => self.welcome(slot),
             Err(code) => AttachAnswer {
+                moved: if code == Code::Moved { self.where_to(CharacterId(order.character), order.epoch) } else { None },
                 character: order.character,
                 epoch: order.epoch,
                 attach: order.attach,
@@ -32,6 +33,7 @@ impl<G: Game> Region<G> {
         let epoch = SessionEpoch(order.epoch);
         let slot = match self.world.slot_of_character(character) {
             Some(slot) => slot,
+            None if self.world.stub(character).is_some() => return Err(Code::Moved),
             None => self.resume_dormant(character, epoch, &order.secret_hash, effects)?,
         };
         let session = self.world.state.sessions.get(slot).ok_or(Code::NotAdmitted)?;
@@ -61,6 +63,19 @@ impl<G: Game> Region<G> {
         session.acknowledge(order.last_reply_seq);
         self.world.put_session(slot, Some(session));
         Ok(slot)
+    }
+
+    /// Where a character went, for whoever asks here for its session.
+    #[must_use]
+    pub fn where_to(&self, character: CharacterId, epoch: u64) -> Option<SessionMoved> {
+        let stub = self.world.stub(character)?;
+        Some(SessionMoved {
+            character: character.0,
+            epoch,
+            group: stub.group.0,
+            region: stub.region.0,
+            move_number: stub.move_number.0,
+        })
     }
 
     fn welcome(&self, slot: u32) -> AttachAnswer {

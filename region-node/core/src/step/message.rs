@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use marchland_proto::storage::{ChannelMessage, EntityHandoff, GameMessage, MapChange, Moved};
-use marchland_types::{CharacterId, CutNumber, GroupId, LogIndex, MapEpoch, level, planted};
+use marchland_proto::storage::{ChannelMessage, DropStub, GameMessage, MapChange, Moved};
+use marchland_types::limits::CHANNEL_MESSAGES_MAX;
+use marchland_types::{CharacterId, CutNumber, EntityId, GroupId, LogIndex, MapEpoch, MoveNumber, level, planted};
 
 use crate::channel::Body;
 use crate::doing::Handler;
@@ -11,7 +12,9 @@ use crate::effects::Effects;
 use crate::game::{Game, Letter};
 use crate::region::Region;
 use crate::trouble::{CAUSE_PANIC, What};
-use crate::world::state::SET_ASIDE_MAX;
+
+/// How often a message for a character is sent on after it. Whoever moves faster than its messages gets none.
+const FORWARDS_MAX: u32 = 8;
 
 impl<G: Game> Region<G> {
     /// Counts a message as taken if it is the next of its channel; tells whether anything may be done about its content.
@@ -37,24 +40,35 @@ impl<G: Game> Region<G> {
         !inbox.finished
     }
 
+    /// Whether what follows from a message can be done. If not, it is not taken, and comes again.
+    fn can_settle(&self, message: &ChannelMessage) -> bool {
+        let answers = match &message.body {
+            Some(Body::Handoff(_)) => return self.can_settle_handoff(),
+            Some(Body::Admit(_) | Body::Game(_)) => 1,
+            _ => 0,
+        };
+        let waiting = self.world.state.channels.waiting(GroupId(message.from_group));
+        answers == 0 || waiting + answers < CHANNEL_MESSAGES_MAX
+    }
+
     pub(crate) fn take_message(&mut self, index: LogIndex, message: &ChannelMessage, effects: &mut Effects<G>) {
-        if !self.receive(message, effects) {
+        if !self.can_settle(message) || !self.receive(message, effects) {
             return;
         }
         let from = GroupId(message.from_group);
         let panics = self.world.state.core.counters.panics;
         match &message.body {
             None => self.refuse_message(),
-            Some(Body::Admit(admit)) => self.admit(admit, effects),
+            Some(Body::Admit(admit)) => self.admit(from, admit, effects),
             Some(Body::Expel(expel)) => self.expel(expel, effects),
             Some(Body::MapChange(change)) => self.change_map(change),
-            Some(Body::Handoff(handoff)) => self.return_handoff(from, handoff),
+            Some(Body::Handoff(handoff)) => self.take_handoff(from, handoff, effects),
             Some(Body::Game(letter)) => self.take_letter(from, letter, effects),
             Some(Body::Fin(_)) => self.world.state.channels.inbox_mut(from).finished = true,
-            // A stub is made when a character hands off. This region hands none off, so there is none to drop.
-            Some(Body::DropStub(_)) => {}
-            // Where a character is concerns the directory; what this region posts to characters never moves; it is no vault.
-            Some(Body::Location(_) | Body::Moved(_) | Body::Deposit(_) | Body::Withdraw(_)) => self.refuse_message(),
+            Some(Body::DropStub(drop)) => self.drop_stub(drop),
+            Some(Body::Moved(moved)) => self.take_returned(from, moved, effects),
+            // Where a character is concerns the directory, and this is no vault.
+            Some(Body::Location(_) | Body::Deposit(_) | Body::Withdraw(_)) => self.refuse_message(),
         }
         if self.world.state.core.counters.panics > panics {
             self.set_aside(index, CAUSE_PANIC, What::Message(message.clone()));
@@ -83,41 +97,61 @@ impl<G: Game> Region<G> {
             core.map_epoch = MapEpoch(change.map_epoch);
             self.world.state.map = Arc::new(change.map.clone());
             self.world.map_changed = true;
+            self.world.look_at_map();
         }
     }
 
-    /// A region that borders on none takes no entity: it goes back to where it came from, or is kept.
-    fn return_handoff(&mut self, from: GroupId, handoff: &EntityHandoff) {
-        if self.post(from, Body::Handoff(handoff.clone())) {
-            self.world.state.core.counters.handoffs_returned += 1;
-        } else if self.world.state.set_aside.len() < SET_ASIDE_MAX {
-            Arc::make_mut(&mut self.world.state.set_aside).push(handoff.clone());
-            self.world.state.core.counters.handoffs_set_aside += 1;
-        } else {
-            self.refuse_message();
+    /// The directory knows where a character went.
+    fn drop_stub(&mut self, drop: &DropStub) {
+        let character = CharacterId(drop.character);
+        let stubs = &mut self.world.state.borders.stubs;
+        if stubs.get(character).is_some_and(|stub| stub.move_number <= MoveNumber(drop.move_number)) {
+            stubs.remove(character);
         }
     }
 
     fn take_letter(&mut self, from: GroupId, message: &GameMessage, effects: &mut Effects<G>) {
-        let to = match message.character {
-            0 => None,
-            character => match self.world.entity_of(CharacterId(character)) {
-                Some(entity) => Some(entity),
-                None => {
-                    let returned = Moved {
-                        character,
-                        message: Some(Box::new(ChannelMessage {
-                            body: Some(Body::Game(message.clone())),
-                            ..ChannelMessage::default()
-                        })),
-                    };
-                    self.post(from, Body::Moved(Box::new(returned)));
-                    return;
-                }
-            },
+        let (character, entity) = (CharacterId(message.character), EntityId(message.entity));
+        let to = match (character.0, entity.0) {
+            (0, 0) => None,
+            (0, _) => self.world.slot_of(entity).map(|_| entity),
+            _ => self.world.entity_of(character),
         };
+        if to.is_none() && (character.0, entity.0) != (0, 0) {
+            self.send_on(from, message);
+            return;
+        }
+        let from = if message.origin == 0 { from } else { GroupId(message.origin) };
         let _ = self.handle(effects, Handler::Letter(from, message.code), |game, ctx| {
             game.letter(ctx, Letter { from, code: message.code, to, body: &message.body });
+            Ok::<_, std::convert::Infallible>(())
+        });
+    }
+
+    /// Its addressee is not here: it goes where that went, or back to who posted it.
+    fn send_on(&mut self, from: GroupId, message: &GameMessage) {
+        let origin = if message.origin == 0 { from } else { GroupId(message.origin) };
+        let stub = self.world.state.borders.stubs.get(CharacterId(message.character)).copied();
+        if let Some(stub) = stub.filter(|stub| stub.region.0 != 0 && message.forwards < FORWARDS_MAX) {
+            let on = GameMessage { origin: origin.0, forwards: message.forwards + 1, ..message.clone() };
+            if self.post(stub.group, Body::Game(on)) {
+                return;
+            }
+        }
+        let returned = ChannelMessage { body: Some(Body::Game(message.clone())), ..ChannelMessage::default() };
+        let moved = Moved { character: message.character, message: Some(Box::new(returned)) };
+        self.post(origin, Body::Moved(Box::new(moved)));
+    }
+
+    /// A message of this region found nobody.
+    fn take_returned(&mut self, from: GroupId, moved: &Moved, effects: &mut Effects<G>) {
+        let Some(Body::Game(letter)) = moved.message.as_ref().and_then(|message| message.body.as_ref()) else {
+            self.refuse_message();
+            return;
+        };
+        let to = (letter.entity != 0).then_some(EntityId(letter.entity));
+        let _ = self.handle(effects, Handler::Returned(from, letter.code), |game, ctx| {
+            game.returned(ctx, Letter { from, code: letter.code, to, body: &letter.body });
             Ok::<_, std::convert::Infallible>(())
         });
     }

@@ -1,13 +1,16 @@
 //! What entries do to the state, in a fixed order.
 //!
 //! ```text
-//! tick entry:  clock, number → messages (a higher cut first) → acknowledgements → attaches → detaches → orders
-//!              → inputs of sessions → timers → the game's tick → movement → lingering sessions → locations → changes, hashes
+//! tick entry:  clock, number → ghosts → messages (a higher cut first) → acknowledgements → attaches → detaches → orders
+//!              → inputs of sessions → timers → the game's tick → movement → borders → lingering sessions → locations
+//!              → changes, hashes
 //! ```
 
 mod attach;
+mod border;
 mod changes;
 mod handler;
+mod handoff;
 mod input;
 mod message;
 mod movement;
@@ -17,7 +20,9 @@ mod skip;
 mod trace;
 mod whole;
 
+pub use self::border::{DWELL_MS, HYSTERESIS_M};
 pub(crate) use self::handler::Failure;
+pub use self::handoff::ATTACHED_MAX;
 pub use self::skip::{SKIP_REASON_MAX_BYTES, skip_entry, skipped_by};
 
 use marchland_proto::storage::{DeadTimer, TickEntry};
@@ -61,6 +66,9 @@ impl<G: Game> Region<G> {
         effects.applied = Applied::Tick;
         effects.tick = Some(core.tick);
 
+        for batch in &entry.ghosts {
+            self.take_ghosts(batch);
+        }
         for message in &entry.messages {
             self.take_message(index, message, effects);
         }
@@ -91,6 +99,8 @@ impl<G: Game> Region<G> {
             return Err(ApplyFault::Panicked { index, handler: Handler::Tick });
         }
         self.move_all();
+        self.cross_borders(effects);
+        self.retry_set_aside(effects);
         self.end_lingering(effects);
         self.tell_locations();
         Ok(())

@@ -34,6 +34,7 @@ impl<G: Game> Region<G> {
         let Some(view) = self.world.at_slot(slot) else { return };
         let (entity, mut body) = (view.identity.entity, *view.body);
         let speed = self.game.speed(&self.world, entity).clamp(0.0, self.game.max_speed());
+        let reach = self.world.reach();
         let (Some(ground), Some(mover)) = (&self.ground, self.world.state.movers.get_mut(slot)) else { return };
         let from = body.position;
         let credit_ms = mover.credit_at(tick);
@@ -46,7 +47,8 @@ impl<G: Game> Region<G> {
                 break;
             }
             let distance = speed * step_ms as f32 / 1000.0;
-            let [x, z] = ground.walk([body.position[0], body.position[2]], next.direction.map(|part| part * distance));
+            let start = [body.position[0], body.position[2]];
+            let [x, z] = reach.walked(&**ground, start, ground.walk(start, next.direction.map(|part| part * distance)));
             body.position = [x, ground.height([x, z]), z];
             body.yaw = next.yaw;
             next.left_ms -= step_ms;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use marchland_proto::codes::Code;
-use marchland_proto::storage::{Admit, Expel, LocationUpdate};
+use marchland_proto::storage::{Admit, ChannelMessage, Expel, LocationUpdate, Moved};
 use marchland_types::limits::{CHANNEL_MESSAGES_MAX, SESSIONS_PER_REGION_MAX};
 use marchland_types::{CharacterId, GroupId, MoveNumber, SessionEpoch, planted};
 
@@ -22,6 +22,9 @@ use crate::timer::TimerId;
 /// Locations that are told in one tick, so that a mass log-in does not fill the channel at once.
 const LOCATIONS_PER_TICK_MAX: usize = 256;
 
+/// The move number of a character that has never been anywhere.
+const FIRST_MOVE: MoveNumber = MoveNumber(1);
+
 /// The session that a sign-in brings.
 pub(crate) struct FreshSession {
     epoch: SessionEpoch,
@@ -31,7 +34,7 @@ pub(crate) struct FreshSession {
 
 impl<G: Game> Region<G> {
     /// The directory has admitted a character.
-    pub(crate) fn admit(&mut self, admit: &Admit, effects: &mut Effects<G>) {
+    pub(crate) fn admit(&mut self, from: GroupId, admit: &Admit, effects: &mut Effects<G>) {
         let character = CharacterId(admit.character);
         let epoch = SessionEpoch(admit.epoch);
         if character.0 == 0 {
@@ -45,6 +48,11 @@ impl<G: Game> Region<G> {
             return;
         }
         if self.world.state.dormants.get(character).is_some_and(|dormant| dormant.epoch >= epoch) {
+            return;
+        }
+        if admit.carried.is_empty() && self.has_gone(character, MoveNumber(admit.move_number)) {
+            let message = ChannelMessage { body: Some(MessageBody::Admit(admit.clone())), ..ChannelMessage::default() };
+            self.post(from, MessageBody::Moved(Box::new(Moved { character: character.0, message: Some(Box::new(message)) })));
             return;
         }
         if self.world.session_count() >= SESSIONS_PER_REGION_MAX {
@@ -72,6 +80,12 @@ impl<G: Game> Region<G> {
         if entered.is_none() {
             self.world.state.core.counters.admissions_refused += 1;
         }
+    }
+
+    /// Whether a character that the directory sends for is elsewhere by now: it left, or it never came with that number.
+    fn has_gone(&self, character: CharacterId, move_number: MoveNumber) -> bool {
+        let left = self.world.state.borders.stubs.get(character).is_some();
+        left || (move_number > FIRST_MOVE && self.world.state.dormants.get(character).is_none())
     }
 
     /// A newer sign-in of a character that is in the world: the session begins anew, the character goes on.
@@ -208,7 +222,7 @@ impl<G: Game> Region<G> {
         }
     }
 
-    fn note_location(&mut self, slot: u32, present: bool) {
+    pub(crate) fn note_location(&mut self, slot: u32, present: bool) {
         let group = self.world.group();
         let Some(identity) = self.world.state.identities.get(slot) else { return };
         let Some(character) = identity.character else { return };

@@ -81,6 +81,9 @@ impl<G: Game> Region<G> {
     fn skip_tick(&mut self, index: LogIndex, tick: &TickEntry, skipped: &mut SkippedEntry, effects: &mut Effects<G>) {
         self.advance_clock(tick.now_ms, 1);
         self.world.state.core.asleep_until_ms = None;
+        for batch in &tick.ghosts {
+            self.take_ghosts(batch);
+        }
         for message in &tick.messages {
             self.skip_message(index, message, skipped, effects);
         }
@@ -104,7 +107,7 @@ impl<G: Game> Region<G> {
 
     fn skip_message(&mut self, index: LogIndex, message: &ChannelMessage, skipped: &mut SkippedEntry, effects: &mut Effects<G>) {
         match &message.body {
-            Some(Body::Admit(_) | Body::Game(_)) => {
+            Some(Body::Admit(_) | Body::Game(_) | Body::Moved(_)) => {
                 if self.receive(message, effects) {
                     skipped.messages += 1;
                     self.set_aside(index, CAUSE_SKIPPED, What::Message(message.clone()));
@@ -115,17 +118,15 @@ impl<G: Game> Region<G> {
                     self.expel_quietly(expel, effects);
                 }
             }
+            Some(Body::Handoff(handoff)) => {
+                if self.can_settle_handoff() && self.receive(message, effects) {
+                    self.take_handoff_quietly(GroupId(message.from_group), handoff, effects);
+                }
+            }
             // None of these runs a rule.
             None
             | Some(
-                Body::MapChange(_)
-                | Body::Handoff(_)
-                | Body::Fin(_)
-                | Body::DropStub(_)
-                | Body::Location(_)
-                | Body::Moved(_)
-                | Body::Deposit(_)
-                | Body::Withdraw(_),
+                Body::MapChange(_) | Body::Fin(_) | Body::DropStub(_) | Body::Location(_) | Body::Deposit(_) | Body::Withdraw(_),
             ) => self.take_message(index, message, effects),
         }
     }

@@ -36,13 +36,25 @@ impl<G: Game> Region<G> {
         }
     }
 
-    /// A character leaves the world with what it holds.
-    pub(crate) fn note_put_away(&mut self, slot: u32, entity: EntityId, character: CharacterId) {
+    /// An entity goes to another region with what it holds.
+    pub(crate) fn note_sent(&mut self, slot: u32, entity: EntityId) {
+        self.note_crossing(Handler::Departing(entity), slot, Holder::Entity(entity), Holder::Nobody);
+    }
+
+    /// An entity came from another region with what it holds.
+    pub(crate) fn note_came(&mut self, slot: u32, entity: EntityId) {
+        self.note_crossing(Handler::Arrived(entity), slot, Holder::Nobody, Holder::Entity(entity));
+    }
+
+    fn note_crossing(&mut self, handler: Handler, slot: u32, from: Holder, to: Holder) {
         let Some(deeds) = &mut self.deeds else { return };
         let held = self.world.state.inventories.get(slot).map_or(&[][..], |inventory| &inventory.items);
-        let (from, to) = (Holder::Entity(entity), Holder::Dormant(character));
         let items = held.iter().map(|item| ItemMove { item: item.item, kind: item.kind, from, to }).collect();
-        let handler = Handler::Leaving(entity);
         deeds.push(Deed { handler, outcome: DeedOutcome::Done, answer: None, items });
+    }
+
+    /// A character leaves the world with what it holds.
+    pub(crate) fn note_put_away(&mut self, slot: u32, entity: EntityId, character: CharacterId) {
+        self.note_crossing(Handler::Leaving(entity), slot, Holder::Entity(entity), Holder::Dormant(character));
     }
 }

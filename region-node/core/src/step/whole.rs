@@ -35,6 +35,7 @@ impl<G: Game> Region<G> {
         self.world.state.map = Arc::new(std::mem::take(&mut genesis.map));
         self.world.state.genesis = Some(Arc::new(genesis));
         self.world.map_changed = true;
+        self.world.look_at_map();
         effects.applied = Applied::Genesis;
         let made = self.handle(effects, Handler::Genesis, |game, ctx| {
             game.genesis(ctx);

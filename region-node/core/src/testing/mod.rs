@@ -4,8 +4,9 @@
 //! that the caller names. After every entry their hashes must be equal; when they are not, the first part that differs is
 //! named. What breaks this test breaks a running world: a replica that restarts would be thrown out of its group. An entry at which
 //! the game's tick panics is met as a running world meets it: both replicas go back to before it, and skip it.
-//! [`Script`] writes such logs.
+//! [`Script`] writes such logs. [`Country`] has several regions side by side, and what borders do.
 
+mod country;
 mod script;
 
 use std::collections::BTreeSet;
@@ -18,6 +19,7 @@ use crate::game::Game;
 use crate::region::{ApplyFault, Region};
 use crate::view::RegionView;
 
+pub use self::country::Country;
 pub use self::script::{BEGIN_MS, Script, WORLD};
 
 /// Where two replicas first differ, or what else went wrong.
@@ -167,6 +169,9 @@ fn same_effects<G: Game>(ours: &Effects<G>, theirs: &Effects<G>) -> bool {
         && ours.area_events == theirs.area_events
         && ours.attached == theirs.attached
         && ours.ended == theirs.ended
+        && ours.handed == theirs.handed
+        && ours.sessions_moved == theirs.sessions_moved
+        && ours.arrived == theirs.arrived
         && ours.outbox_changed == theirs.outbox_changed
         && ours.gaps == theirs.gaps
         && ours.cuts.iter().map(|cut| cut.number).eq(theirs.cuts.iter().map(|cut| cut.number))

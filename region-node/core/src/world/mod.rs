@@ -7,11 +7,12 @@ pub(crate) mod core;
 mod index;
 mod moved;
 mod query;
+mod reach;
 pub(crate) mod slots;
 pub(crate) mod state;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use marchland_proto::cluster;
 use marchland_proto::records::{OwnState, quantize};
@@ -22,6 +23,8 @@ use self::core::Core;
 pub use self::core::{BarrierTo, Counters};
 use self::index::CellIndex;
 pub use self::query::{Near, RayHit};
+pub use self::reach::AUTHORITY_MAX_M;
+pub(crate) use self::reach::Reach;
 use self::state::State;
 pub(crate) use self::write::{Undo, within_reach};
 use crate::codec::Writer;
@@ -29,6 +32,10 @@ use crate::component::Component;
 use crate::entity::{Body, Identity};
 use crate::inventory::{Item, Ledger};
 use crate::session::{Mover, Session};
+use crate::stub::Stub;
+
+/// The slot of every ghost: none.
+pub const GHOST_SLOT: u32 = u32::MAX;
 
 /// The world as rules see it, read only. [`crate::Context`] adds what rules may do.
 pub struct World {
@@ -36,6 +43,9 @@ pub struct World {
     by_entity: BTreeMap<EntityId, u32>,
     by_character: BTreeMap<CharacterId, u32>,
     index: CellIndex,
+    reach: Reach,
+    /// Who stands on a neighbour's ground, by slot.
+    outside: BTreeSet<u32>,
     /// Sessions that are not attached.
     away: usize,
     /// What a running handler wrote over, newest last.
@@ -108,6 +118,8 @@ impl World {
             by_entity: BTreeMap::new(),
             by_character: BTreeMap::new(),
             index: CellIndex::default(),
+            reach: Reach::default(),
+            outside: BTreeSet::new(),
             away: 0,
             journal: None,
             core_before: Core::default(),
@@ -126,6 +138,7 @@ impl World {
         for (slot, body) in world.state.bodies.iter() {
             world.index.insert(cell_of(body), slot);
         }
+        world.look_at_map();
         world.away = world.state.sessions.iter().filter(|(_, session)| !session.is_attached()).count();
         world
     }
@@ -188,6 +201,23 @@ impl World {
         Some([[own.min_x, own.min_z], [own.max_x, own.max_z]])
     }
 
+    /// The map is there, or another one: who stands outside is looked for anew.
+    pub(crate) fn look_at_map(&mut self) {
+        self.reach = Reach(if self.state.map.len() > 1 { self.own_ground() } else { None });
+        let (reach, bodies) = (self.reach, self.state.bodies.iter());
+        self.outside = bodies.filter(|(_, body)| reach.is_outside(body)).map(|(slot, _)| slot).collect();
+    }
+
+    /// Who stands on a neighbour's ground, by slot.
+    pub(crate) fn outside(&self) -> &BTreeSet<u32> {
+        &self.outside
+    }
+
+    /// The ground that is this region's own.
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach
+    }
+
     /// What happened that somebody should look at.
     #[must_use]
     pub fn counters(&self) -> &Counters {
@@ -245,10 +275,31 @@ impl World {
         Some(EntityView { slot, identity: self.state.identities.get(slot)?, body: self.state.bodies.get(slot)? })
     }
 
-    /// An entity.
+    /// An entity of this region, or the ghost of a neighbour's: that one can be looked at and not changed.
     #[must_use]
     pub fn entity(&self, entity: EntityId) -> Option<EntityView<'_>> {
+        self.own(entity).or_else(|| {
+            let (_, ghost) = self.state.borders.ghosts.find(entity)?;
+            Some(EntityView { slot: GHOST_SLOT, identity: &ghost.identity, body: &ghost.body })
+        })
+    }
+
+    /// An entity of this region.
+    #[must_use]
+    pub fn own(&self, entity: EntityId) -> Option<EntityView<'_>> {
         self.at_slot(self.slot_of(entity)?)
+    }
+
+    /// The group of the neighbour whose ghost an entity is; `None` for one of this region and for what is not there.
+    #[must_use]
+    pub fn ghost_of(&self, entity: EntityId) -> Option<GroupId> {
+        if self.slot_of(entity).is_some() { None } else { self.state.borders.ghosts.find(entity).map(|(group, _)| group) }
+    }
+
+    /// Where a character went that left this region, until the directory knows of it.
+    #[must_use]
+    pub fn stub(&self, character: CharacterId) -> Option<&Stub> {
+        self.state.borders.stubs.get(character)
     }
 
     /// All entities, by slot.

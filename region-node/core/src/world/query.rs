@@ -2,7 +2,7 @@
 
 use marchland_types::{CellId, EntityId};
 
-use super::World;
+use super::{GHOST_SLOT, World};
 use crate::ground::Ground;
 
 /// An entity found around a place.
@@ -10,7 +10,7 @@ use crate::ground::Ground;
 pub struct Near {
     /// Which.
     pub entity: EntityId,
-    /// Its slot.
+    /// Its slot; [`GHOST_SLOT`] for the ghost of a neighbour's entity.
     pub slot: u32,
     /// How far away, squared, in square metres on the ground.
     pub distance_sq: f32,
@@ -26,7 +26,8 @@ pub struct RayHit {
 }
 
 impl World {
-    /// Calls `each` with every entity within `radius_m` of `center` on the ground, by cell and slot.
+    /// Calls `each` with every entity within `radius_m` of `center` on the ground, by cell and slot; then with the ghosts of
+    /// neighbours, by neighbour and entity.
     pub fn each_near(&self, center: [f32; 3], radius_m: f32, mut each: impl FnMut(Near)) {
         let low = CellId::of(center[0] - radius_m, center[2] - radius_m);
         let high = CellId::of(center[0] + radius_m, center[2] + radius_m);
@@ -38,6 +39,19 @@ impl World {
                 each(Near { entity: identity.entity, slot, distance_sq });
             }
         });
+        for (from, shown) in self.state.borders.ghosts.iter() {
+            if !shown.may_reach(center, radius_m) {
+                continue;
+            }
+            for ghost in shown.ghosts.iter() {
+                let (dx, dz) = (ghost.body.position[0] - center[0], ghost.body.position[2] - center[2]);
+                let (entity, distance_sq) = (ghost.identity.entity, dx * dx + dz * dz);
+                // What has come here since, or is another neighbour's by now, is no ghost of this one.
+                if distance_sq <= radius_m * radius_m && self.ghost_of(entity) == Some(from) {
+                    each(Near { entity, slot: GHOST_SLOT, distance_sq });
+                }
+            }
+        }
     }
 
     /// The nearest entity within `radius_m` of `center` that `wanted` accepts; of two equally near ones, the lower slot.
@@ -45,7 +59,8 @@ impl World {
     pub fn nearest(&self, center: [f32; 3], radius_m: f32, mut wanted: impl FnMut(EntityId) -> bool) -> Option<EntityId> {
         let mut best: Option<Near> = None;
         self.each_near(center, radius_m, |near| {
-            let better = best.is_none_or(|best| (near.distance_sq, near.slot) < (best.distance_sq, best.slot));
+            let key = |near: &Near| (near.distance_sq, near.slot, near.entity);
+            let better = best.is_none_or(|best| key(&near) < key(&best));
             if better && wanted(near.entity) {
                 best = Some(near);
             }
@@ -76,15 +91,18 @@ impl World {
         let middle = [start[0] + unit[0] * half, 0.0, start[1] + unit[1] * half];
         let mut hits = Vec::new();
         self.each_near(middle, half + radius_m, |near| {
-            let Some(body) = self.state.bodies.get(near.slot) else { return };
-            let to = [body.position[0] - start[0], body.position[2] - start[1]];
+            let Some(position) = self.position(near.entity) else { return };
+            let to = [position[0] - start[0], position[2] - start[1]];
             let along = to[0] * unit[0] + to[1] * unit[1];
             let aside = to[0] * unit[1] - to[1] * unit[0];
             if (0.0..=length_m).contains(&along) && aside.abs() <= radius_m {
                 hits.push((near.slot, RayHit { entity: near.entity, distance_m: along }));
             }
         });
-        hits.sort_by(|(slot_a, a), (slot_b, b)| a.distance_m.total_cmp(&b.distance_m).then(slot_a.cmp(slot_b)));
+        let key = |slot: u32, hit: &RayHit| (slot, hit.entity);
+        hits.sort_by(|(slot_a, a), (slot_b, b)| {
+            a.distance_m.total_cmp(&b.distance_m).then(key(*slot_a, a).cmp(&key(*slot_b, b)))
+        });
         hits.into_iter().map(|(_, hit)| hit).collect()
     }
 }

@@ -5,20 +5,22 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use marchland_proto::storage::{EntityHandoff, Genesis, LocationUpdate, Neighbour};
-use marchland_types::CharacterId;
+use marchland_types::{CharacterId, EntityId};
 use prost::Message as _;
 
 use super::core::Core;
 use super::slots::Slots;
 use crate::channel::Channels;
-use crate::codec::{Row as _, Writer};
+use crate::codec::{CodecError, Reader, Row as _, Writer};
 use crate::component::Registry;
 use crate::dormant::Dormants;
 use crate::entity::{Body, Identity};
+use crate::ghost::Ghosts;
 use crate::hash::{hash, mix};
 use crate::inventory::Inventory;
 use crate::random::Pcg;
 use crate::session::{Mover, Session};
+use crate::stub::Stubs;
 use crate::table::Table;
 use crate::timer::Timers;
 use crate::trouble::Trouble;
@@ -51,8 +53,60 @@ pub(crate) struct State {
     pub(crate) streams: BTreeMap<u32, Pcg>,
     pub(crate) set_aside: Arc<Vec<EntityHandoff>>,
     pub(crate) trouble: Trouble,
+    pub(crate) borders: Borders,
     /// Hash of the parts that change seldom, as of the last settling.
     seldom: Seldom,
+}
+
+/// What a region knows because it has neighbours. Empty in a world of one region.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Borders {
+    /// What neighbours show.
+    pub(crate) ghosts: Ghosts,
+    /// Characters that went elsewhere.
+    pub(crate) stubs: Stubs,
+    /// Entities that came from elsewhere a short while ago, with the region time of that.
+    pub(crate) entered: BTreeMap<EntityId, u64>,
+}
+
+impl Borders {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ghosts.is_empty() && self.stubs.len() == 0 && self.entered.is_empty()
+    }
+
+    fn mixed(&self, ghosts: u64, stubs: u64) -> u64 {
+        if self.is_empty() {
+            return 0;
+        }
+        self.entered.iter().fold(mix(ghosts, stubs), |state, (entity, ms)| mix(state, mix(entity.0, *ms)))
+    }
+
+    fn sum(&self) -> u64 {
+        self.mixed(self.ghosts.sum(21), self.stubs.sum())
+    }
+
+    fn full_sum(&self) -> u64 {
+        self.mixed(self.ghosts.full_sum(21), self.stubs.full_sum())
+    }
+
+    pub(crate) fn put(&self, out: &mut Writer) {
+        self.ghosts.put(out);
+        self.stubs.put(out);
+        out.count(self.entered.len());
+        for (entity, ms) in &self.entered {
+            out.u64(entity.0);
+            out.u64(*ms);
+        }
+    }
+
+    pub(crate) fn take(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (ghosts, stubs) = (Ghosts::take(input)?, Stubs::take(input)?);
+        let mut borders = Self { ghosts, stubs, entered: BTreeMap::new() };
+        for _ in 0..input.count(16)? {
+            borders.entered.insert(EntityId(input.u64()?), input.u64()?);
+        }
+        Ok(borders)
+    }
 }
 
 #[derive(Clone, Copy, Default)]
@@ -82,6 +136,7 @@ impl State {
             streams: BTreeMap::new(),
             set_aside: Arc::default(),
             trouble: Trouble::default(),
+            borders: Borders::default(),
             seldom: Seldom::default(),
         }
     }
@@ -106,6 +161,7 @@ impl State {
             streams: self.streams.clone(),
             set_aside: self.set_aside.clone(),
             trouble: self.trouble.clone(),
+            borders: self.borders.clone(),
             seldom: self.seldom,
         }
     }
@@ -181,6 +237,7 @@ impl State {
             ("inventories", pick(self.inventories.sum(), &|| self.inventories.full_sum())),
             ("timers", pick(self.timers.sum(), &|| self.timers.full_sum())),
             ("dormant characters", pick(self.dormants.sum(), &|| self.dormants.full_sum())),
+            ("borders", pick(self.borders.sum(), &|| self.borders.full_sum())),
         ];
         for column in self.components.columns.values() {
             hashes.push((column.name(), pick(column.sum(), &|| column.full_sum())));
@@ -190,7 +247,7 @@ impl State {
 
     /// One hash of all parts.
     pub(crate) fn hash(&self, full: bool, scratch: &mut Writer) -> u64 {
-        // A column without rows counts for nothing, so a build that knows more components agrees with one that does not.
+        // What is empty beyond the first parts counts for nothing, so a build that knows more components agrees with one that does not.
         self.hashes(full, scratch)
             .into_iter()
             .enumerate()
@@ -198,5 +255,5 @@ impl State {
     }
 }
 
-/// Parts of [`State::hashes`] before the components.
+/// Parts of [`State::hashes`] that always count.
 const FIXED_PARTS: usize = 13;

@@ -119,6 +119,13 @@ impl World {
         if old_cell != new_cell {
             self.reindex(slot, old_cell, new_cell);
         }
+        if self.reach.0.is_some() {
+            if body.is_some_and(|body| self.reach.is_outside(&body)) {
+                self.outside.insert(slot);
+            } else {
+                self.outside.remove(&slot);
+            }
+        }
         if first {
             self.bodies_before.push((slot, old));
         }
