@@ -1,10 +1,12 @@
-//! What neighbours have shown since the last tick: of each only the newest.
+//! What regions show each other, on its way in and out: of each pair only the newest waits.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use marchland_proto::cluster::GhostPost;
 use marchland_proto::storage::GhostBatch;
-use marchland_types::level;
+use marchland_types::{GroupId, level};
+use tokio::sync::Notify;
 
 /// Neighbours whose ghosts wait for the next tick. More than any region borders on; a peer can not make it larger.
 pub(crate) const SHOWING_MAX: usize = 64;
@@ -33,6 +35,36 @@ impl GhostsShown {
     }
 }
 
+/// Posts of a node's owners that wait to be sent, all regions together. One that is not sent in time is stood in for by the next.
+#[derive(Clone, Default)]
+pub struct GhostPosts(Arc<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    posts: Mutex<BTreeMap<(GroupId, u64), GhostPost>>,
+    soon: Notify,
+}
+
+impl GhostPosts {
+    /// Shows a neighbour what is near it, in place of what waits for it from the same region.
+    pub(crate) fn put(&self, post: GhostPost) {
+        let key = (GroupId(post.to_group), post.batch.as_ref().map_or(0, |batch| batch.from_group));
+        self.0.posts.lock().unwrap_or_else(PoisonError::into_inner).insert(key, post);
+        self.0.soon.notify_one();
+    }
+
+    /// Resolves when something waits.
+    pub async fn some(&self) {
+        self.0.soon.notified().await;
+    }
+
+    /// Takes everything, by receiver.
+    #[must_use]
+    pub fn take(&self) -> Vec<GhostPost> {
+        std::mem::take(&mut *self.0.posts.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +81,18 @@ mod tests {
             shown.put(GhostBatch { from_group, ..GhostBatch::default() });
         }
         assert_eq!(shown.take().len(), SHOWING_MAX);
+    }
+
+    #[tokio::test]
+    async fn of_each_pair_the_newest_goes_out() {
+        let posts = GhostPosts::default();
+        for (to_group, from_group, tick) in [(2, 1, 4), (3, 1, 4), (2, 1, 6), (2, 5, 1)] {
+            let batch = GhostBatch { from_group, tick, ..GhostBatch::default() };
+            posts.put(GhostPost { to_group, batch: Some(batch) });
+        }
+        posts.some().await;
+        let ticks: Vec<(u64, u64)> = posts.take().into_iter().map(|post| (post.to_group, post.batch.unwrap().tick)).collect();
+        assert_eq!(ticks, [(2, 6), (2, 1), (3, 4)]);
+        assert!(posts.take().is_empty());
     }
 }

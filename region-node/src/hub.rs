@@ -12,7 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use marchland_proto::cluster::{
-    AttachAnswer, CellEvent, CellPart, EntityRecord, NodeToEdge, RegionBatch, RegionGone, SessionBatch, SessionEnd,
+    AttachAnswer, CellEvent, CellPart, EntityRecord, HandedOff, NodeToEdge, RegionBatch, RegionGone, SessionBatch, SessionEnd,
+    SessionMoved,
 };
 use marchland_proto::records::{Motion, OwnState};
 use marchland_types::{CellId, CharacterId, GroupId, LogIndex, RegionId, ReplicaId, Tick, planted};
@@ -37,6 +38,8 @@ pub struct TickChanges {
     pub entities: Vec<(EntityRecord, CellId)>,
     /// Slots of entities that left the world, with the cell they were in.
     pub left: Vec<(u32, CellId)>,
+    /// Entities that went to other regions, with the cell they were in.
+    pub handed: Vec<(HandedOff, CellId)>,
     /// Own state of sessions of which something changed.
     pub own: Vec<OwnState>,
     /// Batches of replies and pins, by session.
@@ -45,6 +48,10 @@ pub struct TickChanges {
     pub attached: Vec<AttachAnswer>,
     /// Sessions that ended.
     pub ended: Vec<SessionEnd>,
+    /// Characters that went elsewhere.
+    pub gone_on: Vec<SessionMoved>,
+    /// Characters that came from elsewhere: whoever waits for them is told everything.
+    pub arrived: Vec<CharacterId>,
     /// Events for whoever sees the place.
     pub events: Vec<(CellEvent, CellId)>,
 }
@@ -57,6 +64,8 @@ pub trait ViewSource {
     fn own(&self, character: CharacterId) -> Option<OwnState>;
     /// Everything that is kept for a session, if it is here.
     fn session(&self, character: CharacterId) -> Option<SessionBatch>;
+    /// Where a character went, if it was here and that is still known.
+    fn moved(&self, character: CharacterId) -> Option<SessionMoved>;
 }
 
 /// When and at what rate a batch was made.
@@ -266,8 +275,10 @@ impl Hub {
             batch.sessions = changes.sessions.iter().filter(|s| here(s.character)).cloned().collect();
             batch.attached = answered.iter().filter(|(c, _)| here(c.0)).map(|(_, a)| a.clone()).collect();
             batch.ended = ended.iter().filter(|(c, _)| here(c.0)).map(|(_, e)| *e).collect();
+            batch.moved = changes.gone_on.iter().filter(|moved| here(moved.character)).copied().collect();
             // Whoever has just come knows nothing yet: what went before was another session's, perhaps, of the same character.
             link.fresh_sessions.extend(batch.attached.iter().map(|answer| CharacterId(answer.character)));
+            link.fresh_sessions.extend(changes.arrived.iter().filter(|character| link.sessions.contains(character)));
             let owed = (std::mem::take(&mut link.fresh), std::mem::take(&mut link.fresh_sessions));
             view_into(&mut batch, &owed.0, &owed.1, source);
             match link.out.try_send(NodeToEdge { regions: vec![batch] }) {
@@ -320,6 +331,11 @@ fn view_into(batch: &mut RegionBatch, cells: &BTreeSet<CellId>, sessions: &BTree
                 state.put(&mut own);
             }
             batch.sessions.extend(source.session(*character));
+            if let Some(moved) = source.moved(*character)
+                && !batch.moved.contains(&moved)
+            {
+                batch.moved.push(moved);
+            }
         }
         batch.own = own.freeze();
     }
@@ -344,6 +360,9 @@ fn cell_parts(changes: &TickChanges) -> BTreeMap<CellId, CellPart> {
     }
     for (slot, cell) in &changes.left {
         cells.entry(*cell).or_default().part.left.push(*slot);
+    }
+    for (handed, cell) in &changes.handed {
+        cells.entry(*cell).or_default().part.handed.push(*handed);
     }
     for (event, cell) in &changes.events {
         cells.entry(*cell).or_default().part.events.push(event.clone());

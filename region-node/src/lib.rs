@@ -30,6 +30,7 @@ mod watchdog;
 
 pub use doubt::{Suspicion, Verdict, judge};
 pub use executor::{Executor, ExecutorError, InlineExecutor, ThreadExecutor};
+pub use ghosts::GhostPosts;
 pub use machine::{RegionMachine, RegionMachineOptions};
 pub use port::{Compared, DeliverOutcome, EdgeId, RegionFacts, RegionPort, SkippedFact};
 pub use service::{RegionsService, RegionsServiceOptions};

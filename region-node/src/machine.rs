@@ -24,6 +24,7 @@ use crate::arrivals::Arrival;
 use crate::backlog::BacklogGauge;
 use crate::doubt::Suspicion;
 use crate::executor::Executor;
+use crate::ghosts::GhostPosts;
 use crate::outlets::{Outlets, Ownership};
 use crate::port::{Compared, DeliverOutcome, EdgeId, RegionFacts, RegionPort};
 use crate::replica::{Replica, ReplicaOptions, Stop};
@@ -59,6 +60,8 @@ pub struct RegionMachineOptions<G, D: Disk, X, C> {
     pub build: String,
     /// How long rules may take.
     pub budget: StepBudget,
+    /// Where what it shows its neighbours waits to be sent: one for all regions of a node.
+    pub ghosts: GhostPosts,
 }
 
 /// A region's replica on this node.
@@ -97,6 +100,7 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
             genesis: options.genesis,
             now: Arc::new(move || (clock.monotonic(), clock.wall_ms())),
             step: options.budget.step,
+            ghosts: options.ghosts,
         };
         let replica = Replica::new(replica_options.clone(), Region::new(options.game.clone()), outlets.clone());
         Self {

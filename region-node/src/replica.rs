@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::arrivals::{Arrival, Arrivals};
 use crate::backlog::Backlog;
 use crate::doubt::{Doubt, Suspicion};
+use crate::ghosts::GhostPosts;
 use crate::hub::{Hub, Stamp};
 use crate::orphans::Orphans;
 use crate::outlets::{Outlets, Ownership};
@@ -64,6 +65,8 @@ pub(crate) struct ReplicaOptions {
     pub(crate) now: Now,
     /// Longer than this, and an entry is counted as one that took too long.
     pub(crate) step: Duration,
+    /// What it shows its neighbours goes there.
+    pub(crate) ghosts: GhostPosts,
 }
 
 pub(crate) struct Replica<G: Game> {
@@ -90,12 +93,13 @@ pub(crate) struct Replica<G: Game> {
     /// Where the region halted, if it did: what comes before was told before, so nothing is told until this is past.
     mute_until: Option<LogIndex>,
     step: Duration,
+    ghosts: GhostPosts,
 }
 
 impl<G: Game> Replica<G> {
     /// Before its first entry; in another one's place if the outlets are that one's.
     pub(crate) fn new(options: ReplicaOptions, region: Region<G>, outlets: Outlets) -> Self {
-        let ReplicaOptions { group, region: id, me, genesis, now, step } = options;
+        let ReplicaOptions { group, region: id, me, genesis, now, step, ghosts } = options;
         let role = *outlets.roles.borrow();
         Self {
             group,
@@ -119,6 +123,7 @@ impl<G: Game> Replica<G> {
             fence: Arc::default(),
             mute_until: None,
             step,
+            ghosts,
         }
     }
 

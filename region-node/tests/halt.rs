@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use marchland_proto::storage::{AdminOrder, Genesis};
 use marchland_raft::{Entry, Machine, Payload, Role};
-use marchland_region::{RegionMachine, RegionMachineOptions, RegionPort, StepBudget, ThreadExecutor};
+use marchland_region::{GhostPosts, RegionMachine, RegionMachineOptions, RegionPort, StepBudget, ThreadExecutor};
 use marchland_region_core::testing::Script;
 use marchland_region_core::{
     Action, BadParameters, CharacterId, Context, EntityId, Game, OpenGround, Order, Refusal, Registry, Spawn, skip_entry,
@@ -102,6 +102,7 @@ fn replica(region: u32, executor: &ThreadExecutor, let_go: &Arc<AtomicBool>, bud
         clock: Still,
         build: "test".into(),
         budget,
+        ghosts: GhostPosts::default(),
     }))
 }
 

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use marchland_types::{CharacterId, GroupId, MoveNumber, RegionId};
+use marchland_types::{CharacterId, GroupId, MoveNumber, RegionId, SessionEpoch};
 
 use crate::codec::{CodecError, Reader, Writer};
 use crate::hash::mix;
@@ -18,6 +18,8 @@ pub struct Stub {
     pub region: RegionId,
     /// Under which it arrives there.
     pub move_number: MoveNumber,
+    /// Of the session that it had.
+    pub epoch: SessionEpoch,
 }
 
 /// All stubs of a region.
@@ -28,7 +30,7 @@ pub(crate) struct Stubs {
 }
 
 fn stub_hash(character: CharacterId, stub: &Stub) -> u64 {
-    mix(mix(character.0, stub.group.0), mix(u64::from(stub.region.0), stub.move_number.0))
+    mix(mix(character.0, stub.group.0), mix(mix(u64::from(stub.region.0), stub.epoch.0), stub.move_number.0))
 }
 
 impl Stubs {
@@ -72,15 +74,17 @@ impl Stubs {
             out.u64(stub.group.0);
             out.u32(stub.region.0);
             out.u64(stub.move_number.0);
+            out.u64(stub.epoch.0);
         }
     }
 
     pub(crate) fn take(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         let mut stubs = Self::default();
-        for _ in 0..input.count(28)? {
+        for _ in 0..input.count(36)? {
             let character = CharacterId(input.u64()?);
             let (group, region) = (GroupId(input.u64()?), RegionId(input.u32()?));
-            stubs.insert(character, Stub { group, region, move_number: MoveNumber(input.u64()?) });
+            let (move_number, epoch) = (MoveNumber(input.u64()?), SessionEpoch(input.u64()?));
+            stubs.insert(character, Stub { group, region, move_number, epoch });
         }
         Ok(stubs)
     }
@@ -93,7 +97,12 @@ mod tests {
     #[test]
     fn the_sum_follows_and_survives_a_checkpoint() {
         let mut stubs = Stubs::default();
-        let stub = |group, number| Stub { group: GroupId(group), region: RegionId(2), move_number: MoveNumber(number) };
+        let stub = |group, number| Stub {
+            group: GroupId(group),
+            region: RegionId(2),
+            move_number: MoveNumber(number),
+            epoch: SessionEpoch(3),
+        };
         for (character, group, number) in [(1, 5, 2), (2, 6, 2), (1, 7, 4)] {
             stubs.insert(CharacterId(character), stub(group, number));
         }

@@ -13,7 +13,12 @@ impl ViewSource for Place {
     }
 
     fn session(&self, character: CharacterId) -> Option<SessionBatch> {
-        Some(SessionBatch { character: character.0, ..SessionBatch::default() })
+        // Those above 100 are elsewhere.
+        (character.0 <= 100).then(|| SessionBatch { character: character.0, ..SessionBatch::default() })
+    }
+
+    fn moved(&self, character: CharacterId) -> Option<SessionMoved> {
+        (character.0 > 100).then(|| SessionMoved { character: character.0, move_number: 7, ..SessionMoved::default() })
     }
 }
 
@@ -154,4 +159,41 @@ fn every_edge_is_told_who_owns_the_region_whatever_it_follows_and_whenever_it_co
     assert!(first.try_recv().is_err(), "it knows");
     hub.announce_to(EdgeId(3), stamp(7));
     assert_eq!(hub.missed(), 0, "nobody of that name is there");
+}
+
+#[test]
+fn who_follows_a_character_hears_where_it_went_and_that_it_came() {
+    let mut hub = hub();
+    let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out);
+    hub.subscribe(EdgeId(1), [cell(1)]);
+    hub.watch(EdgeId(1), CharacterId(5));
+    hub.publish(stamp(1), TickChanges::default(), &Place);
+    next(&mut batches);
+
+    // It comes from elsewhere: everything that is kept for it follows, to whoever waits for it.
+    hub.publish(stamp(2), TickChanges { arrived: vec![CharacterId(5), CharacterId(6)], ..TickChanges::default() }, &Place);
+    let batch = next(&mut batches);
+    assert_eq!(batch.sessions.iter().map(|s| s.character).collect::<Vec<_>>(), [5]);
+
+    // It goes: its entity is handed over and has not just left.
+    let handed = HandedOff { slot: 3, entity: 9, move_number: 2, to_group: 4 };
+    let gone_on = [5, 6].map(|character| SessionMoved { character, move_number: 2, ..SessionMoved::default() }).to_vec();
+    hub.publish(stamp(3), TickChanges { handed: vec![(handed, cell(1))], gone_on, ..TickChanges::default() }, &Place);
+    let batch = next(&mut batches);
+    assert_eq!((batch.cells[0].handed.as_slice(), batch.cells[0].left.len()), ([handed].as_slice(), 0));
+    assert_eq!(batch.moved.iter().map(|moved| moved.character).collect::<Vec<_>>(), [5]);
+}
+
+#[test]
+fn who_asks_for_a_character_that_went_before_is_told_where() {
+    let mut hub = hub();
+    let (out, mut batches) = mpsc::channel(EDGE_BATCHES_MAX);
+    hub.join(EdgeId(1), out);
+    hub.watch(EdgeId(1), CharacterId(101));
+    hub.publish(stamp(1), TickChanges::default(), &Place);
+    let batch = next(&mut batches);
+    assert_eq!((batch.sessions.len(), batch.moved[0].character, batch.moved[0].move_number), (0, 101, 7));
+    hub.publish(stamp(2), TickChanges::default(), &Place);
+    assert!(next(&mut batches).moved.is_empty(), "once is enough");
 }

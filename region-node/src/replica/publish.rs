@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use marchland_proto::cluster::{EntityRecord, SessionBatch, StoredReply};
+use marchland_proto::cluster::{self, EntityRecord, GhostPost, SessionBatch, SessionMoved, StoredReply};
 use marchland_proto::records::OwnState;
-use marchland_region_core::{Game, Region};
+use marchland_region_core::{Game, HandedOff, Region};
 use marchland_types::{CellId, CharacterId, point};
 
 use super::Replica;
 use crate::hub::{TickChanges, ViewSource};
+
+/// Ticks between two showings of ghosts.
+const SHOW_EVERY_TICKS: u64 = 2;
 
 impl<G: Game> Replica<G> {
     /// The one way out of a region.
@@ -18,6 +21,21 @@ impl<G: Game> Replica<G> {
         point!("region.before_publish");
         self.hub.publish(stamp, changes, &Source(&self.region));
         point!("region.published");
+        self.show_neighbours();
+    }
+
+    /// What is near a border is shown to who is behind it, ten times a second.
+    fn show_neighbours(&self) {
+        let world = self.region.world();
+        let (_, map) = world.map();
+        if map.len() < 2 || !world.tick().0.is_multiple_of(SHOW_EVERY_TICKS) {
+            return;
+        }
+        for neighbour in map.iter().filter(|neighbour| neighbour.region != world.region().0) {
+            if let Some(batch) = self.region.ghosts_for(neighbour) {
+                self.ghosts.put(GhostPost { to_group: neighbour.group, batch: Some(batch) });
+            }
+        }
     }
 
     fn changes(&mut self) -> TickChanges {
@@ -34,7 +52,15 @@ impl<G: Game> Replica<G> {
             }
             changes.moved.push((moved.motion, moved.cell, crossed));
         }
-        changes.left = self.effects.vanished.iter().map(|c| (c.slot, c.cell)).collect();
+        let handed: BTreeMap<u32, HandedOff> = self.effects.handed.iter().map(|handed| (handed.slot, *handed)).collect();
+        for gone in &self.effects.vanished {
+            match handed.get(&gone.slot).filter(|handed| handed.entity == gone.entity) {
+                Some(handed) => changes.handed.push((wire(handed), gone.cell)),
+                None => changes.left.push((gone.slot, gone.cell)),
+            }
+        }
+        changes.gone_on = std::mem::take(&mut self.effects.sessions_moved);
+        changes.arrived = std::mem::take(&mut self.effects.arrived);
         changes.own = std::mem::take(&mut self.effects.own);
         let mut sessions: BTreeMap<CharacterId, SessionBatch> = BTreeMap::new();
         for reply in self.effects.replies.drain(..) {
@@ -51,6 +77,11 @@ impl<G: Game> Replica<G> {
         changes.events = self.effects.area_events.drain(..).map(|event| (event.event, event.cell)).collect();
         changes
     }
+}
+
+fn wire(handed: &HandedOff) -> cluster::HandedOff {
+    let HandedOff { slot, entity, move_number, to, .. } = *handed;
+    cluster::HandedOff { slot, entity: entity.0, move_number: move_number.0, to_group: to.0 }
 }
 
 /// Full views for the hub.
@@ -70,5 +101,9 @@ impl<G: Game> ViewSource for Source<'_, G> {
         let replies: Vec<StoredReply> = session.session.replies.iter().cloned().collect();
         let move_number = self.0.world().at_slot(session.slot)?.identity.move_number.0;
         Some(SessionBatch { character: character.0, epoch: session.epoch.0, replies, pinned: Vec::new(), move_number })
+    }
+
+    fn moved(&self, character: CharacterId) -> Option<SessionMoved> {
+        self.0.where_to(character, self.0.world().stub(character)?.epoch.0)
     }
 }

@@ -12,7 +12,7 @@ use marchland_proto::cluster::regions_server::RegionsServer;
 use marchland_proto::net::{ClusterSecurity, Transport, serve_cluster};
 use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
 use marchland_raft::{AddressBook, BadOptions, Group, NodeOptions, OpenError, ProposeError, RaftNode, Standing};
-use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions};
+use marchland_region::{GhostPosts, RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions};
 use marchland_region_core::{Game, Ground};
 use marchland_router::{
     Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions, Registry, keep_members,
@@ -31,6 +31,7 @@ use super::admin::NodeAdmin;
 use super::birth;
 use super::front::{Front, FrontRegions};
 use super::keeper::{Keeper, open_with_state};
+use super::neighbours::Neighbours;
 use super::scrubber::Scrubber;
 use super::settings::{Member, NodeSettings};
 use crate::seams::{Seams, WriterEnd};
@@ -209,7 +210,7 @@ impl<S: Seams> Node<S> {
                 told.send_replace(Some(reason));
             });
             let opening = Opening { seams: &seams, settings: &settings, raft: &node, peers: &peers, registry: &registry };
-            opening.open_groups(served, &checkpoints, &opened, &front, &regions, &source, &mut tasks).await?;
+            opening.open_groups(served, &checkpoints, &opened, &front, &regions, &source, &mut tasks, &mut watchers).await?;
             let scrubber = Scrubber {
                 disk: seams.disk(),
                 log_dir: opened.log_dir(),
@@ -375,6 +376,7 @@ impl<S: Seams> Opening<'_, S> {
         regions: &RegionsService,
         source: &Arc<NodeAdmin<S::Clock>>,
         tasks: &mut JoinSet<()>,
+        watchers: &mut JoinSet<()>,
     ) -> Result<(), NodeError> {
         let Self { seams, settings, raft, peers, registry } = self;
         let world = settings.world;
@@ -389,6 +391,7 @@ impl<S: Seams> Opening<'_, S> {
             Directory::open(raft, world, store, (seams.clock(), (*registry).clone()), &replicas, DirectoryOptions::default())
                 .await?;
 
+        let posts = GhostPosts::default();
         let genesis = region_genesis(settings, &served)?;
         let machine: Arc<RegionMachine<G, S::Disk, S::Executor>> = Arc::new(RegionMachine::new(RegionMachineOptions {
             group: region_id,
@@ -401,6 +404,7 @@ impl<S: Seams> Opening<'_, S> {
             clock: seams.clock(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             budget: settings.budget,
+            ghosts: posts.clone(),
         }));
         let region = open_with_state(raft, region_id, machine.clone(), &replicas).await?;
         regions.add(machine.clone());
@@ -437,6 +441,14 @@ impl<S: Seams> Opening<'_, S> {
             delivery,
         };
         tasks.spawn(keeper.run(region));
+        let neighbours = Neighbours {
+            raft: (*raft).clone(),
+            regions: regions.clone(),
+            peers: (*peers).clone(),
+            members: settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect(),
+            posts,
+        };
+        watchers.spawn(neighbours.run());
         Ok(())
     }
 }

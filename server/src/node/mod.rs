@@ -14,6 +14,7 @@ mod birth;
 mod front;
 mod handover;
 mod keeper;
+mod neighbours;
 mod process;
 mod pumps;
 mod scrubber;

@@ -139,7 +139,8 @@ impl Teller {
         }
         let (entity, quiet) = match deed.handler {
             Handler::Timer(_) | Handler::Tick => (None, true),
-            Handler::Genesis | Handler::Letter(..) | Handler::Order(_) => (None, false),
+            Handler::Genesis | Handler::Letter(..) | Handler::Returned(..) | Handler::Order(_) => (None, false),
+            Handler::Departing(entity) | Handler::Arrived(entity) => (Some(entity.0), items.is_empty()),
             Handler::Enter(character) => (region.world().entity_of(character).map(|entity| entity.0), false),
             Handler::Leaving(entity) => (Some(entity.0), items.is_empty()),
             Handler::Command(entity, _) => (Some(entity.0), false),

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use marchland_region_core::{
-    Action, ActionName, BadParameters, CharacterId, Code, Context, EntityId, Entrance, Game, Letter, Order, Refusal, Registry,
-    Spawn, Timer, World,
+    Action, ActionName, BadParameters, CharacterId, Code, Context, EntityId, Entrance, Game, GroupId, Letter, Order, Refusal,
+    Registry, Spawn, Timer, World,
 };
 use marchland_server::served::Served;
 
@@ -101,6 +101,30 @@ impl<G: Game> Game for Watched<G> {
     fn tick(&self, ctx: &mut Context<'_, Self>) {
         self.game.tick(&mut ctx.lend());
         super::odd::end_of_tick(ctx);
+    }
+
+    fn may_cross(&self, world: &World, who: EntityId) -> bool {
+        self.game.may_cross(world, who)
+    }
+
+    fn attached(&self, world: &World, who: EntityId) -> Vec<EntityId> {
+        self.game.attached(world, who)
+    }
+
+    fn carrier(&self, world: &World, who: EntityId) -> Option<EntityId> {
+        self.game.carrier(world, who)
+    }
+
+    fn departing(&self, ctx: &mut Context<'_, Self>, who: EntityId, to: GroupId) {
+        self.game.departing(&mut ctx.lend(), who, to);
+    }
+
+    fn arrived(&self, ctx: &mut Context<'_, Self>, who: EntityId, from: GroupId) {
+        self.game.arrived(&mut ctx.lend(), who, from);
+    }
+
+    fn returned(&self, ctx: &mut Context<'_, Self>, letter: Letter<'_>) {
+        self.game.returned(&mut ctx.lend(), letter);
     }
 
     fn letter(&self, ctx: &mut Context<'_, Self>, letter: Letter<'_>) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use marchland_proto::cluster::SessionMoved;
 use marchland_proto::storage::{EntityHandoff, Neighbour};
 use marchland_types::limits::SESSIONS_PER_REGION_MAX;
-use marchland_types::{CharacterId, EntityId, GroupId, MoveNumber, RegionId, Tick, planted};
+use marchland_types::{CharacterId, EntityId, GroupId, MoveNumber, RegionId, SessionEpoch, Tick, planted};
 
 use super::Failure;
 use crate::channel::Body as MessageBody;
@@ -96,8 +96,8 @@ impl<G: Game> Region<G> {
         let (entity, character) = (view.identity.entity, view.identity.character);
         let (move_number, cell) = (view.identity.move_number.next(), cell_of(view.body));
         if let Some(character) = character {
-            let epoch = self.world.session_at(slot).map_or(0, |(session, _)| session.epoch.0);
-            self.moved_on(character, epoch, Stub { group: to, region, move_number }, effects);
+            let epoch = self.world.session_at(slot).map_or(SessionEpoch(0), |(session, _)| session.epoch);
+            self.moved_on(character, Stub { group: to, region, move_number, epoch }, effects);
         }
         effects.handed.push(HandedOff { slot, entity, cell, move_number, to });
         self.note_sent(slot, entity);
@@ -115,11 +115,11 @@ impl<G: Game> Region<G> {
     }
 
     /// A character is elsewhere from now on: whoever asks here is sent on.
-    pub(crate) fn moved_on(&mut self, character: CharacterId, epoch: u64, stub: Stub, effects: &mut Effects<G>) {
+    pub(crate) fn moved_on(&mut self, character: CharacterId, stub: Stub, effects: &mut Effects<G>) {
         self.world.state.borders.stubs.insert(character, stub);
         effects.sessions_moved.push(SessionMoved {
             character: character.0,
-            epoch,
+            epoch: stub.epoch.0,
             group: stub.group.0,
             region: stub.region.0,
             move_number: stub.move_number.0,
@@ -242,9 +242,11 @@ impl<G: Game> Region<G> {
         self.world.state.core.counters.handoffs_returned += 1;
         let neighbour = self.world.state.map.iter().find(|neighbour| neighbour.group == from.0).copied();
         if let (Some(character), Some(neighbour)) = (character, neighbour) {
-            let epoch = Record::take(&handoff.record).ok().and_then(|record| Some(record.session?.0.epoch.0)).unwrap_or(0);
+            let session = Record::take(&handoff.record).ok().and_then(|record| record.session);
+            let epoch = session.map_or(SessionEpoch(0), |(session, _)| session.epoch);
             let move_number = MoveNumber(handoff.move_number + u64::from(handoff.returned) + 1);
-            self.moved_on(character, epoch, Stub { group: from, region: RegionId(neighbour.region), move_number }, effects);
+            let stub = Stub { group: from, region: RegionId(neighbour.region), move_number, epoch };
+            self.moved_on(character, stub, effects);
         }
     }
 
