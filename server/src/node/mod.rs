@@ -12,6 +12,7 @@ mod admin;
 mod assembly;
 mod birth;
 mod front;
+mod groups;
 mod handover;
 mod keeper;
 mod neighbours;
@@ -19,6 +20,7 @@ mod process;
 mod pumps;
 mod scrubber;
 mod settings;
+mod spread;
 
 pub use admin::{NodeAdmin, Pages};
 pub use assembly::{Node, NodeError};

@@ -34,7 +34,7 @@ pub use apply::{
 };
 pub use check::{Violation, check};
 pub use keys::{BadKey, Key, RequestDigest};
-pub use map::{BadMap, MapRegion, RegionMap};
+pub use map::{BadMap, MapRegion, RegionMap, grid};
 pub use names::{BadName, FOLDED_NAME_MAX_BYTES, Name};
 pub use records::{DIRECTORY_FORMAT, record_hash};
 pub use token::{BadToken, SignInToken, TOKEN_MAX_BYTES, TokenSigner, TokenVerifier};

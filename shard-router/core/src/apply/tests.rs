@@ -377,7 +377,8 @@ impl Model {
         let last = &mut self.last;
         let holder = self.names.entry(name.to_lowercase()).or_insert_with(|| {
             *last += 1;
-            (account.to_owned(), *last, 0, 1, 1)
+            // Characters enter spread over the three regions.
+            (account.to_owned(), *last, 0, (*last as u32 - 1) % 3 + 1, 1)
         });
         let answer = if holder.0 == account {
             holder.2 += 1;
