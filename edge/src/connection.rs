@@ -57,8 +57,12 @@ pub(crate) struct Conn<S> {
     pub(crate) session: Session,
     pub(crate) own: OwnView,
     pub(crate) viewer: Option<Viewer>,
-    /// Where it is listed.
+    /// What it must be shown, until there is a viewer.
+    pub(crate) pinned: Vec<u64>,
+    /// Where its session is listed.
     pub(crate) place: Option<(GroupId, SessionKey)>,
+    /// The region whose ticks its frames follow.
+    pub(crate) home: Option<GroupId>,
     /// The socket has not taken all that was given to it.
     is_behind: bool,
     ending: Option<Ending>,
@@ -198,7 +202,9 @@ pub(crate) async fn welcome<T: Transport, C: Clock, E: Entropy>(
         session,
         own: OwnView::default(),
         viewer: None,
+        pinned: Vec::new(),
         place: None,
+        home: None,
         is_behind: false,
         ending: None,
         reader: None,

@@ -1,15 +1,16 @@
 //! Questions to the world's directory: sign-in, and where a character is.
 //!
 //! Any node is asked; one that does not lead names the leader. A call whose outcome is unknown is made again with the same
-//! request id until the deadline, which answers the same. What the map says is kept, so that resuming needs no directory as
-//! long as the world has one region.
+//! request id until the deadline, which answers the same. The map is kept, so that resuming needs no directory as long as the
+//! world has one region; it is asked for again when somebody names a region that is not on it.
 
 use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 use std::time::Duration;
 
-use marchland_edge_core::session::{Located, SignInRefused};
+use marchland_edge_core::map::MapRegion;
+use marchland_edge_core::session::{Located, SignInRefused, Whereabouts};
 use marchland_proto::cluster::directory_client::DirectoryClient;
 use marchland_proto::cluster::{LocateReply, LocateRequest, SignInReply, SignInRequest};
 use marchland_proto::codes::Code;
@@ -17,7 +18,7 @@ use marchland_proto::net::{ClusterClient, Transport};
 use marchland_proto::storage::SignInAnswer;
 use marchland_types::limits::JOIN_DEADLINE_MS;
 use marchland_types::seam::{Clock, Entropy};
-use marchland_types::{CharacterId, GroupId, NodeId, RegionId, ReplicaId};
+use marchland_types::{CharacterId, GroupId, GroupKind, NodeId, RegionId, ReplicaId};
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -29,6 +30,8 @@ const ATTEMPT: Duration = Duration::from_millis(1_500);
 const PAUSE: Duration = Duration::from_millis(50);
 /// Pause before the map is asked for again.
 const MAP_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause, when it was asked for again and again and said nothing new.
+const MAP_PAUSE_MAX: Duration = Duration::from_secs(8);
 
 /// What a directory's answer says about asking on.
 trait Answer {
@@ -134,45 +137,63 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     }
 
     /// Where a character is, by the map if that suffices.
-    pub(crate) async fn locate(self: &Rc<Self>, character: CharacterId) -> Option<Located> {
+    pub(crate) async fn locate(self: &Rc<Self>, character: CharacterId) -> Whereabouts {
         if let Some(only) = self.only_region() {
-            return Some(only);
+            return Whereabouts::At(only);
         }
         let request = LocateRequest { world: self.shared.options.world.0, character: character.0 };
         let told = RefCell::default();
         let asked = self.ask(|| true, &told, |mut client| async move { client.locate(request).await });
-        let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await.ok().flatten()?;
-        let found = reply.code == Code::Ok as u32 && reply.group != 0;
-        found.then_some(Located { group: GroupId(reply.group), region: RegionId(reply.region) })
+        let reply = tokio::time::timeout(Duration::from_millis(JOIN_DEADLINE_MS), asked).await;
+        let Ok(Some(reply)) = reply else { return Whereabouts::Unknown };
+        let (group, region) = (GroupId(reply.group), RegionId(reply.region));
+        // A character that left the world is in a vault.
+        if reply.code != Code::Ok as u32 || group.kind() != Some(GroupKind::Region) {
+            return Whereabouts::Nowhere;
+        }
+        self.group_named(group);
+        Whereabouts::At(Located { group, region, move_number: reply.move_number, is_only: false })
     }
 
     /// The region, if the world is known to have exactly one.
     pub(crate) fn only_region(&self) -> Option<Located> {
-        match self.map.borrow().as_slice() {
-            [only] => Some(*only),
-            _ => None,
+        let map = self.map.borrow();
+        map.only().map(|only| Located { group: only.group, region: only.region, move_number: 0, is_only: true })
+    }
+
+    /// Somebody speaks of a group: if it is a region that the map does not have, the map is old.
+    pub(crate) fn group_named(&self, group: GroupId) {
+        let is_ours = group.kind() == Some(GroupKind::Region) && group.world() == self.shared.options.world;
+        if is_ours && self.map.borrow().get(group).is_none() {
+            self.map_soon.notify_one();
         }
     }
 
-    /// Asks for the map until it is known.
+    /// Asks for the map until it is known, and then whenever it proves to be old.
     pub(crate) async fn learn_map(self: Rc<Self>) {
+        let mut pause = MAP_PAUSE;
         loop {
             let request = LocateRequest { world: self.shared.options.world.0, character: 0 };
             let told = RefCell::default();
             let Some(reply) = self.ask(|| true, &told, |mut client| async move { client.locate(request).await }).await else {
                 return;
             };
-            let regions: Vec<Located> = reply
-                .map
-                .iter()
-                .filter(|region| region.group != 0)
-                .map(|region| Located { group: GroupId(region.group), region: RegionId(region.region) })
-                .collect();
-            if !regions.is_empty() {
-                *self.map.borrow_mut() = regions;
-                return;
+            let regions = reply.map.iter().filter(|region| region.group != 0).map(|region| MapRegion {
+                group: GroupId(region.group),
+                region: RegionId(region.region),
+                min: [region.min_x, region.min_z],
+                max: [region.max_x, region.max_z],
+            });
+            let interest = &self.shared.options.interest;
+            let view_m = interest.radius_m + interest.hysteresis_m;
+            let is_new = self.map.borrow_mut().learn(reply.map_epoch, regions.collect(), view_m);
+            pause = if is_new { MAP_PAUSE } else { (pause * 2).min(MAP_PAUSE_MAX) };
+            if self.map.borrow().is_empty() {
+                pause = MAP_PAUSE;
+            } else {
+                self.map_soon.notified().await;
             }
-            tokio::time::sleep(MAP_PAUSE).await;
+            tokio::time::sleep(pause).await;
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What a node's message does: tables first, then sessions, then one pass that flushes every client of the region.
+//! What a node's message does: tables first, then sessions and what follows from it, then one pass that flushes every client
+//! whose frames follow the region.
 
 use std::rc::Rc;
 
@@ -29,13 +30,14 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     fn handle_batch(self: &Rc<Self>, node: NodeId, batch: &RegionBatch) {
         let now = self.clock.monotonic();
         let mut pending = Pending::new();
-        let mut wants_uplink = false;
-        {
+        let group = GroupId(batch.group);
+        let applied = {
             let state = &mut *self.state.borrow_mut();
             if batch.gone.is_none() {
-                state.owners.heard(GroupId(batch.group), node, LogIndex(batch.index));
+                self.group_named(group);
+                state.owners.heard(group, node, LogIndex(batch.index));
             }
-            let Some(region) = state.regions.get_mut(&GroupId(batch.group)) else { return };
+            let Some(region) = state.regions.get_mut(&group) else { return };
             let believed = region.route.target() == Some(node) && region.subscribed;
             // Planted: whoever speaks is believed (see also the view).
             if !(believed || planted!("late-frame") && batch.gone.is_none()) {
@@ -61,19 +63,31 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             region.route.heard(now);
             let applied = region.view.apply(batch);
             self.tell_sessions(region, batch, applied, &mut pending);
-            match applied {
-                Applied::Tick => {
-                    let flushed = flush(region, &self.shared.options.interest, &mut state.writer, &mut state.out, &mut pending);
-                    let late_ms = self.clock.wall_ms().saturating_sub(batch.server_ms);
-                    self.shared.counters.flushed(flushed, late_ms as f64);
-                    wants_uplink = region.view.has_changes();
-                }
-                Applied::Supplement => {}
-                Applied::Stale => self.shared.counters.stale(),
-            }
+            applied
+        };
+        // Whoever has just arrived here is sent this tick.
+        for (conn, effects) in pending.drain(..) {
+            self.perform(&conn, effects);
         }
-        if wants_uplink {
-            self.uplink_soon.notify_one();
+        match applied {
+            Applied::Tick => self.flush(group, batch.server_ms),
+            Applied::Supplement => {}
+            Applied::Stale => self.shared.counters.stale(),
+        }
+    }
+
+    /// Sends a region's newest tick to every client whose frames follow it.
+    fn flush(self: &Rc<Self>, group: GroupId, server_ms: u64) {
+        let mut pending = Pending::new();
+        {
+            let state = &mut *self.state.borrow_mut();
+            let Some(region) = state.regions.get_mut(&group) else { return };
+            let flushed = flush(region, &self.shared.options.interest, &mut state.writer, &mut state.out, &mut pending);
+            let late_ms = self.clock.wall_ms().saturating_sub(server_ms);
+            self.shared.counters.flushed(flushed, late_ms as f64);
+            if region.view.has_changes() {
+                self.uplink_soon.notify_one();
+            }
         }
         for (conn, effects) in pending {
             self.perform(&conn, effects);
@@ -89,6 +103,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     ) {
         let now = self.clock.monotonic();
         let config = &self.shared.options.session;
+        let group = GroupId(batch.group);
         let mut after = |conn: &ConnRef<T::Stream>, effects: Vec<Effect>| {
             if !effects.is_empty() {
                 pending.push((conn.clone(), effects));
@@ -108,9 +123,12 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             if let Some(conn) = region.newest_session(session.character) {
                 let mut effects = Vec::new();
                 let conn_mut = &mut *conn.borrow_mut();
-                conn_mut.session.handle_batch(session, &mut effects);
-                if let Some(viewer) = &mut conn_mut.viewer {
-                    viewer.pin(&session.pinned);
+                conn_mut.session.handle_batch(now, group, session, &mut effects);
+                if conn_mut.session.is_at(group) {
+                    match &mut conn_mut.viewer {
+                        Some(viewer) => viewer.pin(&session.pinned),
+                        None => session.pinned.clone_into(&mut conn_mut.pinned),
+                    }
                 }
                 after(conn, effects);
             }
@@ -122,16 +140,24 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                         if let Some(conn) = region.newest_session(own.character) {
                             let mut effects = Vec::new();
                             let conn_mut = &mut *conn.borrow_mut();
-                            if !conn_mut.session.has_joined() {
+                            if !conn_mut.session.is_at(group) {
                                 continue;
                             }
                             conn_mut.own.take(own);
-                            conn_mut.session.handle_own_state(now, &own, &mut effects);
+                            conn_mut.session.handle_own_state(now, group, &own, &mut effects);
                             after(conn, effects);
                         }
                     }
                 }
                 Err(error) => tracing::warn!(group = %GroupId(batch.group), %error, "own states are not readable"),
+            }
+        }
+        for moved in &batch.moved {
+            if let Some(conn) = region.newest_session(moved.character) {
+                point!("edge.moved");
+                let mut effects = Vec::new();
+                conn.borrow_mut().session.handle_moved(now, moved, &mut effects);
+                after(conn, effects);
             }
         }
         for end in &batch.ended {
@@ -157,8 +183,8 @@ fn flush<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
     pending: &mut Pending<S>,
 ) -> Flushed {
     let mut flushed = Flushed::default();
-    let Region { view, sessions, .. } = region;
-    for conn in sessions.values() {
+    let Region { view, players, .. } = region;
+    for conn in players.values() {
         let conn_mut = &mut *conn.borrow_mut();
         let Some(own) = conn_mut.own.state().copied() else { continue };
         if conn_mut.viewer.is_none() || !conn_mut.session.is_playing() {

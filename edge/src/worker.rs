@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use marchland_edge_core::session::{Located, SessionKey};
-use marchland_edge_core::{Effect, FrameWriter, RegionView, Session, SessionConfig, Uplink, Viewer};
+use marchland_edge_core::session::{SessionKey, Whereabouts};
+use marchland_edge_core::{Effect, FrameWriter, RegionMap, RegionView, Session, SessionConfig, Uplink, Viewer};
 use marchland_proto::client::{Pong, server_message::Body};
 use marchland_proto::cluster::{EdgeToNode, EdgeToRegion, SignInRequest};
 use marchland_proto::net::{ClusterSecurity, Listener, Transport, cluster_channel};
@@ -66,7 +66,9 @@ pub(crate) struct Worker<T: Transport, C, E> {
     pub(crate) nodes: Vec<NodeId>,
     pub(crate) state: RefCell<State<T::Stream>>,
     channels: RefCell<BTreeMap<NodeId, Channel>>,
-    pub(crate) map: RefCell<Vec<Located>>,
+    pub(crate) map: RefCell<RegionMap>,
+    /// The map is old.
+    pub(crate) map_soon: Notify,
     /// The node that answered for the directory last.
     pub(crate) directory_at: Cell<Option<NodeId>>,
     /// Something waits for an owner.
@@ -92,14 +94,17 @@ pub(crate) struct State<S> {
     pub(crate) out: BytesMut,
 }
 
-/// One region that clients of this loop are in.
+/// One region that clients of this loop are in, or go to.
 pub(crate) struct Region<S> {
     pub(crate) view: RegionView,
     pub(crate) uplink: Uplink,
     pub(crate) route: Route,
     /// The target was told what this edge wants.
     pub(crate) subscribed: bool,
+    /// Those that it has, or is to have.
     pub(crate) sessions: BTreeMap<SessionKey, ConnRef<S>>,
+    /// By connection: clients whose frames follow its ticks. One that goes to another region stays until that has it.
+    pub(crate) players: BTreeMap<u64, ConnRef<S>>,
 }
 
 impl<S> Region<S> {
@@ -137,6 +142,7 @@ impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
             }),
             channels: RefCell::default(),
             map: RefCell::default(),
+            map_soon: Notify::new(),
             directory_at: Cell::new(None),
             uplink_soon: Notify::new(),
             sweep_soon: Notify::new(),
@@ -306,7 +312,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 });
             }
             Effect::Locate { character } => match self.only_region() {
-                Some(only) => conn.borrow_mut().session.handle_located(now, Some(only), more),
+                Some(only) => conn.borrow_mut().session.handle_located(now, Whereabouts::At(only), more),
                 None => {
                     let (worker, conn) = (self.clone(), conn.clone());
                     spawn_local(async move {
@@ -322,27 +328,44 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                     epoch: SessionEpoch(order.epoch),
                     attach: AttachNumber(order.attach),
                 };
-                conn.borrow_mut().place = Some((group, key));
                 let superseded = {
                     let state = &mut *self.state.borrow_mut();
-                    let owner = state.owners.of(group);
-                    let region = state.regions.entry(group).or_insert_with(|| self.new_region(now, group, owner));
-                    if region.sessions.is_empty() {
-                        region.route.wanted_again(now);
+                    let superseded = self.list(state, group, key, conn);
+                    if let Some(region) = state.regions.get_mut(&group) {
+                        if region.subscribed {
+                            region.uplink.attach(order);
+                            self.uplink_soon.notify_one();
+                        } else {
+                            self.sweep_soon.notify_one();
+                        }
                     }
-                    let before = region.sessions.insert(key, conn.clone());
-                    if region.subscribed {
-                        region.uplink.attach(order);
-                        self.uplink_soon.notify_one();
-                    } else {
-                        self.sweep_soon.notify_one();
-                    }
-                    before.filter(|old| !Rc::ptr_eq(old, conn))
+                    superseded
                 };
                 if let Some(old) = superseded {
                     self.drive(&old, |session, _, _, out| session.handle_superseded(out));
                 }
             }
+            Effect::Watch { group, key } => {
+                point!("edge.watch");
+                let superseded = {
+                    let state = &mut *self.state.borrow_mut();
+                    let superseded = self.list(state, group, key, conn);
+                    if let Some(region) = state.regions.get_mut(&group) {
+                        if region.subscribed {
+                            region.uplink.watch(key.character.0);
+                        } else {
+                            // Its owner is told by an attach, once it is found.
+                            self.sweep_soon.notify_one();
+                        }
+                    }
+                    self.uplink_soon.notify_one();
+                    superseded
+                };
+                if let Some(old) = superseded {
+                    self.drive(&old, |session, _, _, out| session.handle_superseded(out));
+                }
+            }
+            Effect::Arrived { group } => self.follow(&mut self.state.borrow_mut(), group, conn),
             Effect::Inputs { group, inputs } => {
                 let state = &mut *self.state.borrow_mut();
                 // Without an owner they wait in their session.
@@ -373,13 +396,21 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             }
             Effect::Welcome(welcome) => {
                 point!("edge.before_welcome");
-                let conn_mut = &mut *conn.borrow_mut();
+                let mut conn_ref = conn.borrow_mut();
+                let conn_mut = &mut *conn_ref;
                 // Staggered by character, so that a crowd that arrives at once is not picked for at once.
                 let phase = (welcome.character_id % u64::from(self.shared.options.interest.repick_every_ticks)) as u32;
-                conn_mut.viewer = Some(Viewer::new(welcome.character_id, phase));
+                let mut viewer = Viewer::new(welcome.character_id, phase);
+                viewer.pin(&std::mem::take(&mut conn_mut.pinned));
+                conn_mut.viewer = Some(viewer);
                 self.shared.counters.client_came();
+                let home = conn_mut.session.home();
                 if conn_mut.send_message(Body::Welcome(*welcome)).is_err() {
                     conn_mut.session.handle_socket_lost(more);
+                }
+                drop(conn_ref);
+                if let Some(home) = home {
+                    self.follow(&mut self.state.borrow_mut(), home, conn);
                 }
             }
             Effect::Pong { client_ms } => {
@@ -415,31 +446,75 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         if viewer.is_some() {
             self.shared.counters.client_went();
         }
-        let Some((group, key)) = conn_mut.place.take() else { return };
-        let Some(region) = state.regions.get_mut(&group) else { return };
-        if region.sessions.get(&key).is_some_and(|other| Rc::ptr_eq(other, conn)) {
-            region.sessions.remove(&key);
-            if region.newest_session(key.character.0).is_none() {
-                region.uplink.unwatch(key.character.0);
-            }
+        if let Some((group, key)) = conn_mut.place.take() {
+            unlist(state, group, key, conn);
+            self.uplink_soon.notify_one();
         }
+        let Some(home) = conn_mut.home.take() else { return };
+        let Some(region) = state.regions.get_mut(&home) else { return };
+        region.players.remove(&conn_mut.id);
         if let Some(mut viewer) = viewer {
             viewer.release(&mut region.view);
             self.uplink_soon.notify_one();
         }
     }
 
+    /// Lists a session in the region that has it or is to have it, and in no other one. Returns another connection with the
+    /// same session.
+    fn list(
+        &self,
+        state: &mut State<T::Stream>,
+        group: GroupId,
+        key: SessionKey,
+        conn: &ConnRef<T::Stream>,
+    ) -> Option<ConnRef<T::Stream>> {
+        let now = self.clock.monotonic();
+        let before = conn.borrow_mut().place.replace((group, key));
+        if let Some((left, key)) = before.filter(|(left, _)| *left != group) {
+            unlist(state, left, key, conn);
+            self.uplink_soon.notify_one();
+        }
+        let region = self.region(state, group);
+        if region.sessions.is_empty() {
+            region.route.wanted_again(now);
+        }
+        region.sessions.insert(key, conn.clone()).filter(|old| !Rc::ptr_eq(old, conn))
+    }
+
+    /// From now on a client's frames follow this region's ticks.
+    fn follow(&self, state: &mut State<T::Stream>, group: GroupId, conn: &ConnRef<T::Stream>) {
+        let conn_mut = &mut *conn.borrow_mut();
+        let before = conn_mut.home.replace(group);
+        if before == Some(group) {
+            return;
+        }
+        if let Some(region) = before.and_then(|before| state.regions.get_mut(&before)) {
+            region.players.remove(&conn_mut.id);
+            if let Some(viewer) = &mut conn_mut.viewer {
+                viewer.release(&mut region.view);
+                viewer.restart();
+            }
+            self.uplink_soon.notify_one();
+        }
+        self.region(state, group).players.insert(conn_mut.id, conn.clone());
+    }
+
     // ---- owners
 
-    fn new_region(&self, now: Duration, group: GroupId, owner: Option<NodeId>) -> Region<T::Stream> {
-        let any = || self.nodes[group.serial() as usize % self.nodes.len()];
-        Region {
-            view: RegionView::new(group),
-            uplink: Uplink::new(group),
-            route: Route::new(now, owner.unwrap_or_else(any)),
-            subscribed: false,
-            sessions: BTreeMap::new(),
-        }
+    /// A region's entry, made when it is wanted first.
+    fn region<'a>(&self, state: &'a mut State<T::Stream>, group: GroupId) -> &'a mut Region<T::Stream> {
+        let State { regions, owners, .. } = state;
+        regions.entry(group).or_insert_with(|| {
+            let any = || self.nodes[group.serial() as usize % self.nodes.len()];
+            Region {
+                view: RegionView::new(group),
+                uplink: Uplink::new(group),
+                route: Route::new(self.clock.monotonic(), owners.of(group).unwrap_or_else(any)),
+                subscribed: false,
+                sessions: BTreeMap::new(),
+                players: BTreeMap::new(),
+            }
+        })
     }
 
     fn look_after_routes(self: &Rc<Self>) {
@@ -448,7 +523,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         let mut silent = Vec::new();
         for (&group, region) in &mut self.state.borrow_mut().regions {
             // Nobody here wants it: it may sleep, and its owner change, without our asking.
-            if region.sessions.is_empty() {
+            if region.sessions.is_empty() && region.players.is_empty() {
                 continue;
             }
             if region.route.is_unserved(now, region.view.time_rate()) {
@@ -538,7 +613,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             region.sessions.values().cloned().collect()
         };
         for conn in conns {
-            self.drive(&conn, |session, now, _, out| session.handle_owner_changed(now, out));
+            self.drive(&conn, |session, now, _, out| session.handle_owner_changed(now, group, out));
         }
         self.uplink_soon.notify_one();
     }
@@ -567,7 +642,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                         message.regions.push(region.uplink.take());
                     }
                     if region.uplink.overflowed() {
-                        overflowed.extend(region.sessions.values().cloned());
+                        overflowed.extend(region.sessions.values().map(|conn| (region.view.group(), conn.clone())));
                     }
                 }
                 if !message.regions.is_empty() {
@@ -577,8 +652,19 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 }
             }
         }
-        for conn in overflowed {
-            self.drive(&conn, |session, now, _, out| session.handle_inputs_lost(now, out));
+        for (group, conn) in overflowed {
+            self.drive(&conn, |session, now, _, out| session.handle_inputs_lost(now, group, out));
+        }
+    }
+}
+
+/// Takes a session out of a region's list.
+fn unlist<S>(state: &mut State<S>, group: GroupId, key: SessionKey, conn: &ConnRef<S>) {
+    let Some(region) = state.regions.get_mut(&group) else { return };
+    if region.sessions.get(&key).is_some_and(|other| Rc::ptr_eq(other, conn)) {
+        region.sessions.remove(&key);
+        if region.newest_session(key.character.0).is_none() {
+            region.uplink.unwatch(key.character.0);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! - [`view`]: what is known of one region, in tables by the owner's slots, and which cells are subscribed to.
 //! - [`interest`]: which entities one client is shown ([`Viewer`]).
 //! - [`frame`]: the bytes of one client's frame ([`FrameWriter`]).
+//! - [`map`]: the world's regions on its ground ([`RegionMap`]).
 //! - [`uplink`]: what goes to a region's owner, gathered into one message.
 //!
 //! Time is an argument everywhere; randomness is given at construction. Nothing here trusts a length or a number that a
@@ -11,6 +12,7 @@
 
 pub mod frame;
 pub mod interest;
+pub mod map;
 pub mod rate;
 pub mod replies;
 pub mod session;
@@ -22,6 +24,7 @@ mod wire;
 
 pub use frame::{FrameWriter, OwnView};
 pub use interest::{InterestConfig, Viewer};
+pub use map::RegionMap;
 pub use session::{Effect, Session, SessionConfig};
 pub use uplink::Uplink;
 pub use view::{Applied, RegionView};

@@ -8,16 +8,18 @@
 //!
 //! Getters first, then `handle_*` (something happened; effects are appended to `out`). What always holds: a message that is not
 //! legal in the state closes the connection with a reason; inputs go on in order, each number once; what was given to the
-//! region and is not applied yet is kept, at most [`marchland_types::limits::UNACKED_COMMANDS_MAX`] of it, and goes again to whoever owns the region next.
+//! region and is not applied yet is kept, at most [`marchland_types::limits::UNACKED_COMMANDS_MAX`] of it, and goes again to whoever owns the region next,
+//! or to the region that the character moved to, once that has shown that it has the session.
 
 mod commands;
 mod join;
+mod transit;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_proto::client::{ClientMessage, Welcome, client_message::Body};
-use marchland_proto::cluster::{AttachAnswer, SessionBatch, SessionEnd};
+use marchland_proto::cluster::{AttachAnswer, SessionBatch, SessionEnd, SessionMoved};
 use marchland_proto::codes::Code;
 use marchland_proto::records::OwnState;
 use marchland_proto::storage::{AttachOrder, DetachOrder, SessionInputs};
@@ -32,7 +34,8 @@ use crate::rate::TokenBucket;
 use crate::replies::{Offered, Replies};
 use commands::Unacked;
 use join::Joining;
-pub use join::{Located, SignInRefused};
+pub use join::{Located, SignInRefused, Whereabouts};
+use transit::Transit;
 
 /// Version of the client protocol that is spoken here.
 pub const PROTOCOL_VERSION: u32 = 1;
@@ -97,6 +100,19 @@ pub enum Effect {
         group: GroupId,
         /// What.
         order: AttachOrder,
+    },
+    /// The character is on its way to another region: what that says of the session is wanted from now on, and what the one before
+    /// says no more. Nothing is asked of either.
+    Watch {
+        /// Where to.
+        group: GroupId,
+        /// Which.
+        key: SessionKey,
+    },
+    /// The region that is watched has the session: frames follow its ticks from now on.
+    Arrived {
+        /// Where.
+        group: GroupId,
     },
     /// To the region: inputs that it has not been given, or that go again.
     Inputs {
@@ -163,7 +179,14 @@ pub struct SessionKey {
 #[derive(Debug)]
 struct Playing {
     key: SessionKey,
+    /// The region that has the character, or to which it is on its way.
     group: GroupId,
+    /// The region that had it last for certain.
+    home: GroupId,
+    /// The highest that was heard of; 0 before the first.
+    move_number: u64,
+    /// `group` has not shown yet that it has the session.
+    transit: Option<Transit>,
     secret_hash: [u8; 32],
     unacked: Unacked,
     replies: Replies,
@@ -233,6 +256,24 @@ impl Session {
             State::Joining { joining, .. } => joining.group(),
             State::Playing(playing) | State::Leaving { playing, .. } => Some(playing.group),
             State::Fresh { .. } | State::Closed => None,
+        }
+    }
+
+    /// The region that had the session last for certain: frames follow its ticks.
+    #[must_use]
+    pub fn home(&self) -> Option<GroupId> {
+        match &self.state {
+            State::Playing(playing) | State::Leaving { playing, .. } => Some(playing.home),
+            State::Fresh { .. } | State::Joining { .. } | State::Closed => None,
+        }
+    }
+
+    /// Whether a region has the session for certain: else, what it says of the character is about an earlier time.
+    #[must_use]
+    pub fn is_at(&self, group: GroupId) -> bool {
+        match &self.state {
+            State::Playing(playing) | State::Leaving { playing, .. } => playing.is_at(group),
+            State::Fresh { .. } | State::Joining { .. } | State::Closed => false,
         }
     }
 
@@ -341,7 +382,13 @@ impl Session {
                     playing.asked_again = false;
                     playing.unacked.applied(answer.next_seq.saturating_sub(1));
                     playing.replies.offer_kept(&answer.replies);
-                } else if answer.code != Code::NotAdmitted as u32 {
+                } else if answer.code == Code::Moved as u32 {
+                    if let Some(moved) = &answer.moved {
+                        playing.moved(now, moved, out);
+                    }
+                } else if answer.code == Code::NotAdmitted as u32 {
+                    playing.not_admitted(now, out);
+                } else {
                     self.refuse(refusal_of(answer.code, "attach refused by the region"), out);
                 }
             }
@@ -349,35 +396,57 @@ impl Session {
         }
     }
 
+    /// A region says that the character went on, with its session.
+    pub fn handle_moved(&mut self, now: Duration, moved: &SessionMoved, out: &mut Vec<Effect>) {
+        if self.key().is_none_or(|key| (key.character.0, key.epoch.0) != (moved.character, moved.epoch)) {
+            return;
+        }
+        match &mut self.state {
+            State::Joining { joining, .. } => joining.moved(now, moved, out),
+            State::Playing(playing) | State::Leaving { playing, .. } => playing.moved(now, moved, out),
+            State::Fresh { .. } | State::Closed => {}
+        }
+    }
+
     /// Inputs were dropped on their way to the region: those that it has not applied go again.
-    pub fn handle_inputs_lost(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        if let State::Playing(playing) | State::Leaving { playing, .. } = &mut self.state {
+    pub fn handle_inputs_lost(&mut self, now: Duration, group: GroupId, out: &mut Vec<Effect>) {
+        if let State::Playing(playing) | State::Leaving { playing, .. } = &mut self.state
+            && playing.is_at(group)
+        {
             playing.give_again(now, out);
         }
     }
 
-    /// What a tick has for this session: replies, and what it must be shown.
-    pub fn handle_batch(&mut self, batch: &SessionBatch, out: &mut Vec<Effect>) {
+    /// What a tick of a region has for this session: replies, and what it must be shown.
+    pub fn handle_batch(&mut self, now: Duration, group: GroupId, batch: &SessionBatch, out: &mut Vec<Effect>) {
         let (State::Playing(playing) | State::Leaving { playing, .. }) = &mut self.state else { return };
-        if batch.epoch != playing.key.epoch.0 {
+        if batch.epoch != playing.key.epoch.0 || !playing.shown(group, batch.move_number) {
             return;
+        }
+        let arrived = playing.transit.take().is_some();
+        if arrived {
+            playing.home = group;
+            // What was asked of another region is not answered here.
+            playing.asked_again = false;
+            out.push(Effect::Arrived { group });
         }
         let gap = batch.replies.iter().any(|reply| playing.replies.offer(reply) == Offered::Gap);
         if gap && !playing.asked_again {
             playing.asked_again = true;
             out.push(playing.attach_effect());
         }
+        if arrived {
+            playing.give_all(now, out);
+            self.say_goodbye(out);
+        }
     }
 
-    /// Whether the region has taken this client in. Until then, what it says of the character is about an earlier session.
-    #[must_use]
-    pub fn has_joined(&self) -> bool {
-        matches!(self.state, State::Playing(_) | State::Leaving { .. })
-    }
-
-    /// The character's own state after a tick.
-    pub fn handle_own_state(&mut self, now: Duration, own: &OwnState, out: &mut Vec<Effect>) {
+    /// The character's own state after a tick of a region.
+    pub fn handle_own_state(&mut self, now: Duration, group: GroupId, own: &OwnState, out: &mut Vec<Effect>) {
         let (State::Playing(playing) | State::Leaving { playing, .. }) = &mut self.state else { return };
+        if !playing.is_at(group) {
+            return;
+        }
         if playing.unacked.applied(own.applied_seq) {
             playing.given_at = now;
         }
@@ -400,18 +469,17 @@ impl Session {
         }
     }
 
-    /// Another process owns the region now, or the way to it was made anew: it is told everything that the old one may not
+    /// Another process owns a region now, or the way to it was made anew: it is told everything that the old one may not
     /// have committed.
-    pub fn handle_owner_changed(&mut self, now: Duration, out: &mut Vec<Effect>) {
+    pub fn handle_owner_changed(&mut self, now: Duration, group: GroupId, out: &mut Vec<Effect>) {
+        if self.group() != Some(group) {
+            return;
+        }
         match &mut self.state {
             State::Joining { joining, .. } => joining.attach_again(now, out),
-            State::Playing(playing) => {
-                out.push(playing.attach_effect());
-                playing.give_again(now, out);
-            }
+            State::Playing(playing) => playing.begin_again(now, out),
             State::Leaving { playing, told, .. } => {
-                out.push(playing.attach_effect());
-                playing.give_again(now, out);
+                playing.begin_again(now, out);
                 *told = false;
                 self.say_goodbye(out);
             }
@@ -438,6 +506,12 @@ impl Session {
             State::Playing(playing) => {
                 if now.saturating_sub(self.heard_at) >= config.idle_timeout {
                     self.refuse(Refusal::new(Code::IdleTimeout, "nothing was heard from the client"), out);
+                } else if let Some(transit) = &playing.transit {
+                    if transit.is_lost(now, config.join_deadline) {
+                        self.refuse(Refusal::new(Code::Unavailable, "no region has this character"), out);
+                    } else {
+                        playing.look_for(now, out);
+                    }
                 } else if playing.unacked.len() > 0 && now.saturating_sub(playing.given_at) >= RESEND_AFTER {
                     // With the attach: if another one is in force, its answer says so.
                     out.push(playing.attach_effect());
@@ -449,7 +523,8 @@ impl Session {
                 self.state = State::Closed;
                 out.push(Effect::Close(Refusal::new(Code::Goodbye, "goodbye")));
             }
-            State::Fresh { .. } | State::Leaving { .. } | State::Closed => {}
+            State::Leaving { playing, .. } => playing.look_for(now, out),
+            State::Fresh { .. } | State::Closed => {}
         }
     }
 
@@ -518,6 +593,7 @@ impl Session {
     fn say_goodbye(&mut self, out: &mut Vec<Effect>) {
         if let State::Leaving { playing, told, .. } = &mut self.state
             && !*told
+            && playing.transit.is_none()
             && playing.unacked.len() == 0
         {
             *told = true;
@@ -552,6 +628,23 @@ impl Playing {
         self.given_at = now;
         if self.unacked.len() > 0 {
             out.push(Effect::Inputs { group: self.group, inputs: self.inputs(self.unacked.all()) });
+        }
+    }
+
+    /// Everything that the region may not know: inputs, or else at least what the client acknowledged.
+    fn give_all(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        self.given_at = now;
+        if self.unacked.len() > 0 || self.acked_reply_seq > 0 {
+            out.push(Effect::Inputs { group: self.group, inputs: self.inputs(self.unacked.all()) });
+        }
+    }
+
+    /// To an owner that knows nothing of this edge. One that has not shown the session is not given inputs.
+    fn begin_again(&mut self, now: Duration, out: &mut Vec<Effect>) {
+        out.push(self.attach_effect());
+        match &mut self.transit {
+            Some(transit) => transit.asked(now),
+            None => self.give_again(now, out),
         }
     }
 }

@@ -62,12 +62,17 @@ impl Uplink {
 
     /// A client arrived; its session is watched from now on.
     pub fn attach(&mut self, order: AttachOrder) {
-        self.pending.unwatch_sessions.retain(|&character| character != order.character);
-        if !self.pending.watch_sessions.contains(&order.character) {
-            self.pending.watch_sessions.push(order.character);
-        }
+        self.watch(order.character);
         self.pending.attaches.retain(|other| other.character != order.character || other.attach > order.attach);
         self.pending.attaches.push(order);
+    }
+
+    /// A session is watched from now on, and nothing is asked of it.
+    pub fn watch(&mut self, character: u64) {
+        self.pending.unwatch_sessions.retain(|&other| other != character);
+        if !self.pending.watch_sessions.contains(&character) {
+            self.pending.watch_sessions.push(character);
+        }
     }
 
     /// A client left. `watched` says that another one of this edge goes on with the same character.
@@ -83,9 +88,10 @@ impl Uplink {
         }
     }
 
-    /// Nobody here plays a character any more.
+    /// Nobody here plays a character any more, or not in this region.
     pub fn unwatch(&mut self, character: u64) {
         self.pending.watch_sessions.retain(|&other| other != character);
+        self.pending.attaches.retain(|order| order.character != character);
         if !self.pending.unwatch_sessions.contains(&character) {
             self.pending.unwatch_sessions.push(character);
         }

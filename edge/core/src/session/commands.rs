@@ -98,7 +98,8 @@ impl Session {
                 break;
             }
         }
-        if !taken.is_empty() || acks {
+        // On their way to another region, they wait here until it has the session.
+        if playing.transit.is_none() && (!taken.is_empty() || acks) {
             out.push(Effect::Inputs { group: playing.group, inputs: playing.inputs(taken) });
         }
         if let Some(refusal) = refusal {

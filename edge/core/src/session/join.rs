@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_proto::client::{Hello, Resume, SignIn, Welcome, hello::How};
-use marchland_proto::cluster::AttachAnswer;
+use marchland_proto::cluster::{AttachAnswer, SessionMoved};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{AttachOrder, SignInAnswer};
 use marchland_types::limits::{CLIENT_NAME_MAX_BYTES, NAME_MAX_BYTES, RESUME_SECRET_BYTES};
@@ -19,6 +19,12 @@ use crate::secret_hash;
 const NOT_ADMITTED_PAUSE: Duration = Duration::from_millis(50);
 /// How soon an attach goes again that nobody answered.
 const ATTACH_AGAIN: Duration = Duration::from_secs(1);
+/// How soon the directory is asked again where a character is that was not where it said.
+const LOCATE_AGAIN: Duration = Duration::from_millis(200);
+/// How long a session that resumes is looked for: longer than its character is between two regions.
+const RESUME_PATIENCE: Duration = Duration::from_secs(2);
+/// After how long without being admitted one who signed in asks the directory where the character went.
+const ADMIT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where a character is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +33,21 @@ pub struct Located {
     pub group: GroupId,
     /// The region.
     pub region: RegionId,
+    /// The character's move number there; 0 when it is not known.
+    pub move_number: u64,
+    /// The world has no other region.
+    pub is_only: bool,
+}
+
+/// What the directory says of a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// In a region.
+    At(Located),
+    /// In none that the directory knows of.
+    Nowhere,
+    /// It does not answer.
+    Unknown,
 }
 
 /// Why the directory did not sign somebody in.
@@ -44,23 +65,33 @@ pub(super) struct Joining {
     pub(super) stage: Stage,
     /// The client has its secret and keeps it.
     resumes: bool,
+    /// Since when it was in no region that was asked.
+    missed_since: Option<Duration>,
+}
+
+/// Who wants to be attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Who {
+    key: SessionKey,
+    secret_hash: [u8; 32],
+    last_reply_seq: u64,
 }
 
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The directory was asked to admit the character.
     SigningIn,
-    /// The directory was asked where the character is.
-    Locating { key: SessionKey, secret_hash: [u8; 32], last_reply_seq: u64 },
+    /// The directory was asked where the character is, or is to be asked at `ask_at`. `known`: where it was expected before.
+    Locating { who: Who, ask_at: Option<Duration>, known: Option<Located> },
     /// The region was asked.
-    Attaching { key: SessionKey, secret_hash: [u8; 32], last_reply_seq: u64, at: Located, again_at: Duration },
+    Attaching { who: Who, at: Located, again_at: Duration },
 }
 
 impl Joining {
     pub(super) fn key(&self) -> Option<SessionKey> {
         match &self.stage {
             Stage::SigningIn => None,
-            Stage::Locating { key, .. } | Stage::Attaching { key, .. } => Some(*key),
+            Stage::Locating { who, .. } | Stage::Attaching { who, .. } => Some(who.key),
         }
     }
 
@@ -80,25 +111,44 @@ impl Joining {
     }
 
     pub(super) fn attach_again(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        if let Stage::Attaching { key, secret_hash, last_reply_seq, at, again_at } = &mut self.stage {
+        if let Stage::Attaching { who, at, again_at } = &mut self.stage {
             *again_at = now + ATTACH_AGAIN;
             let order = AttachOrder {
-                character: key.character.0,
-                epoch: key.epoch.0,
-                attach: key.attach.0,
-                secret_hash: Bytes::copy_from_slice(secret_hash),
-                last_reply_seq: *last_reply_seq,
+                character: who.key.character.0,
+                epoch: who.key.epoch.0,
+                attach: who.key.attach.0,
+                secret_hash: Bytes::copy_from_slice(&who.secret_hash),
+                last_reply_seq: who.last_reply_seq,
             };
             out.push(Effect::Attach { group: at.group, order });
         }
     }
 
     pub(super) fn handle_time(&mut self, now: Duration, out: &mut Vec<Effect>) {
-        if let Stage::Attaching { again_at, .. } = &self.stage
-            && now >= *again_at
+        match &mut self.stage {
+            Stage::Attaching { again_at, .. } if now >= *again_at => self.attach_again(now, out),
+            Stage::Locating { who, ask_at, .. } if ask_at.is_some_and(|at| now >= at) => {
+                *ask_at = None;
+                out.push(Effect::Locate { character: who.key.character });
+            }
+            Stage::SigningIn | Stage::Locating { .. } | Stage::Attaching { .. } => {}
+        }
+    }
+
+    /// The character went on: it is asked for there. What is not news changes nothing.
+    pub(super) fn moved(&mut self, now: Duration, moved: &SessionMoved, out: &mut Vec<Effect>) {
+        if let Stage::Attaching { at, .. } = &mut self.stage
+            && moved.move_number > at.move_number
         {
+            let (group, region) = (GroupId(moved.group), RegionId(moved.region));
+            *at = Located { group, region, move_number: moved.move_number, is_only: false };
             self.attach_again(now, out);
         }
+    }
+
+    /// Whether it has been looked for in vain for too long.
+    fn gives_up(&self, now: Duration) -> bool {
+        self.resumes && self.missed_since.is_some_and(|since| now.saturating_sub(since) >= RESUME_PATIENCE)
     }
 }
 
@@ -131,7 +181,7 @@ impl Session {
         }
         let secret_hash = secret_hash(&self.secret);
         out.push(Effect::SignIn { token, character_name, secret_hash, request_id: self.request_id });
-        Ok(Joining { stage: Stage::SigningIn, resumes: false })
+        Ok(Joining { stage: Stage::SigningIn, resumes: false, missed_since: None })
     }
 
     /// The directory's answer to [`Effect::SignIn`].
@@ -147,9 +197,10 @@ impl Session {
                     epoch: SessionEpoch(answer.epoch),
                     attach: AttachNumber(1),
                 };
-                let at = Located { group: GroupId(answer.group), region: RegionId(answer.region) };
-                let secret_hash = secret_hash(&self.secret);
-                joining.stage = Stage::Attaching { key, secret_hash, last_reply_seq: 0, at, again_at: now };
+                let (group, region) = (GroupId(answer.group), RegionId(answer.region));
+                let at = Located { group, region, move_number: answer.move_number, is_only: false };
+                let who = Who { key, secret_hash: secret_hash(&self.secret), last_reply_seq: 0 };
+                joining.stage = Stage::Attaching { who, at, again_at: now };
                 joining.attach_again(now, out);
             }
             Ok(answer) => self.refuse(refusal_of(answer.code, "sign-in refused by the directory"), out),
@@ -157,41 +208,78 @@ impl Session {
         }
     }
 
-    /// The answer to [`Effect::Locate`]. `None`: nobody could say; the client is to try again.
-    pub fn handle_located(&mut self, now: Duration, found: Option<Located>, out: &mut Vec<Effect>) {
-        let State::Joining { joining, .. } = &mut self.state else { return };
-        let Stage::Locating { key, secret_hash, last_reply_seq } = joining.stage else { return };
-        match found {
-            Some(at) => {
-                joining.stage = Stage::Attaching { key, secret_hash, last_reply_seq, at, again_at: now };
-                joining.attach_again(now, out);
+    /// The answer to [`Effect::Locate`].
+    pub fn handle_located(&mut self, now: Duration, found: Whereabouts, out: &mut Vec<Effect>) {
+        let joining = match &mut self.state {
+            State::Joining { joining, .. } => joining,
+            State::Playing(playing) | State::Leaving { playing, .. } => return playing.located(now, found, out),
+            State::Fresh { .. } | State::Closed => return,
+        };
+        let Stage::Locating { who, ask_at: None, known } = joining.stage else { return };
+        let at = match (found, known) {
+            // What a region said may be newer than what the directory knows.
+            (Whereabouts::At(at), Some(known)) if known.move_number > at.move_number => known,
+            (Whereabouts::At(at), _) => at,
+            // Its admission is on its way there.
+            (Whereabouts::Nowhere | Whereabouts::Unknown, Some(known)) if !joining.resumes => known,
+            (Whereabouts::Unknown, None) if joining.missed_since.is_none() => {
+                return self.refuse(Refusal::new(Code::Unavailable, "no region answers for this character"), out);
             }
-            None => self.refuse(Refusal::new(Code::Unavailable, "no region answers for this character"), out),
+            (Whereabouts::Nowhere | Whereabouts::Unknown, known) => return self.missed(now, who, known, out),
+        };
+        joining.stage = Stage::Attaching { who, at, again_at: now };
+        joining.attach_again(now, out);
+    }
+
+    /// The character is not where it was looked for: it may be between two regions.
+    fn missed(&mut self, now: Duration, who: Who, known: Option<Located>, out: &mut Vec<Effect>) {
+        let State::Joining { joining, .. } = &mut self.state else { return };
+        joining.missed_since.get_or_insert(now);
+        if joining.gives_up(now) {
+            return self.refuse(Refusal::new(Code::BadResume, "session unknown to every region"), out);
         }
+        joining.stage = Stage::Locating { who, ask_at: Some(now + LOCATE_AGAIN), known };
     }
 
     /// The region's answer while joining.
     pub(super) fn joined(&mut self, now: Duration, config: &SessionConfig, answer: &AttachAnswer, out: &mut Vec<Effect>) {
         let State::Joining { joining, .. } = &mut self.state else { return };
-        let resumes = joining.resumes;
-        let Stage::Attaching { key, secret_hash, last_reply_seq, at, again_at } = &mut joining.stage else { return };
-        if (answer.epoch, answer.attach) != (key.epoch.0, key.attach.0) {
+        let (resumes, missed_since) = (joining.resumes, joining.missed_since);
+        let Stage::Attaching { who, at, again_at } = &mut joining.stage else { return };
+        if (answer.epoch, answer.attach) != (who.key.epoch.0, who.key.attach.0) {
             return;
         }
+        let (who, at) = (*who, *at);
         match Code::from_u32(answer.code) {
             Some(Code::Ok) => {}
-            // The directory's message is on its way.
-            Some(Code::NotAdmitted) if !resumes => {
-                *again_at = now + NOT_ADMITTED_PAUSE;
+            Some(Code::Moved) => {
+                match &answer.moved {
+                    Some(moved) if moved.move_number > at.move_number => joining.moved(now, moved, out),
+                    // It was there before and is on its way back.
+                    Some(_) | None => *again_at = now + NOT_ADMITTED_PAUSE,
+                }
                 return;
             }
-            Some(Code::NotAdmitted) => {
+            // The directory's message is on its way; or the character went on.
+            Some(Code::NotAdmitted) if !resumes => {
+                *again_at = now + NOT_ADMITTED_PAUSE;
+                let since = missed_since.unwrap_or(now);
+                joining.missed_since = Some(since);
+                if now.saturating_sub(since) >= ADMIT_PATIENCE {
+                    joining.missed_since = Some(now);
+                    joining.stage = Stage::Locating { who, ask_at: None, known: Some(at) };
+                    out.push(Effect::Locate { character: who.key.character });
+                }
+                return;
+            }
+            Some(Code::NotAdmitted) if at.is_only => {
                 return self.refuse(Refusal::new(Code::BadResume, "session unknown to the region"), out);
             }
+            Some(Code::NotAdmitted) => return self.missed(now, who, Some(at), out),
             _ => return self.refuse(refusal_of(answer.code, "attach refused by the region"), out),
         }
-        let (key, at) = (*key, *at);
-        let mut replies = Replies::after(*last_reply_seq);
+        let Who { key, secret_hash, last_reply_seq } = who;
+        let mut replies = Replies::after(last_reply_seq);
         replies.offer_kept(&answer.replies);
         let welcome = Welcome {
             protocol_version: PROTOCOL_VERSION,
@@ -211,9 +299,12 @@ impl Session {
         let playing = Playing {
             key,
             group: at.group,
-            secret_hash: *secret_hash,
+            home: at.group,
+            move_number: at.move_number,
+            transit: None,
+            secret_hash,
             unacked: Unacked::from_next(answer.next_seq),
-            acked_reply_seq: *last_reply_seq,
+            acked_reply_seq: last_reply_seq,
             replies,
             given_at: now,
             asked_again: false,
@@ -232,7 +323,6 @@ fn begin_resume(resume: &Resume, out: &mut Vec<Effect>) -> Result<Joining, Refus
     let character = CharacterId(resume.character_id);
     let key = SessionKey { character, epoch: SessionEpoch(resume.session_epoch), attach: AttachNumber(resume.attach_number) };
     out.push(Effect::Locate { character });
-    let secret_hash = secret_hash(&resume.resume_secret);
-    let stage = Stage::Locating { key, secret_hash, last_reply_seq: resume.last_reply_seq };
-    Ok(Joining { stage, resumes: true })
+    let who = Who { key, secret_hash: secret_hash(&resume.resume_secret), last_reply_seq: resume.last_reply_seq };
+    Ok(Joining { stage: Stage::Locating { who, ask_at: None, known: None }, resumes: true, missed_since: None })
 }

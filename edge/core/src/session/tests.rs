@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::secret_hash;
 
+mod moving;
+
 const SECRET: [u8; 32] = [7; 32];
 
 fn config() -> SessionConfig {
@@ -116,7 +118,25 @@ impl Driven {
 
     fn applied(&mut self, applied_seq: u64) -> Vec<Effect> {
         let own = OwnState { character: 5, applied_seq, ..OwnState::default() };
-        self.effects(|s, now, _, out| s.handle_own_state(now, &own, out))
+        self.effects(|s, now, _, out| s.handle_own_state(now, group(), &own, out))
+    }
+
+    /// A region says that the character went to another one.
+    fn moved(&mut self, serial: u32, move_number: u64) -> Vec<Effect> {
+        let moved = moving::notice(serial, move_number);
+        self.effects(|s, now, _, out| s.handle_moved(now, &moved, out))
+    }
+
+    /// A region shows the session, with its first `replies`.
+    fn shown(&mut self, serial: u32, move_number: u64, replies: u64) -> Vec<Effect> {
+        let replies = (1..=replies).map(|reply_seq| StoredReply { reply_seq, ..StoredReply::default() }).collect();
+        let batch = SessionBatch { character: 5, epoch: 3, replies, pinned: vec![], move_number };
+        self.effects(|s, now, _, out| s.handle_batch(now, moving::region(serial), &batch, out))
+    }
+
+    fn located(&mut self, serial: u32, move_number: u64) -> Vec<Effect> {
+        let at = Located { group: moving::region(serial), region: RegionId(serial), move_number, is_only: false };
+        self.effects(|s, now, _, out| s.handle_located(now, Whereabouts::At(at), out))
     }
 
     fn at(&mut self, at_ms: u64) -> Vec<Effect> {
@@ -192,7 +212,7 @@ fn a_sign_in_from_hello_to_welcome() {
 fn a_resume_needs_the_region_alone_and_gets_no_secret() {
     let mut driven = Driven::fresh();
     assert_eq!(driven.say(resume(4)), [Effect::Locate { character: CharacterId(5) }]);
-    let found = Some(Located { group: group(), region: RegionId(1) });
+    let found = Whereabouts::At(Located { group: group(), region: RegionId(1), move_number: 0, is_only: true });
     let effects = driven.effects(|s, now, _, out| s.handle_located(now, found, out));
     let [Effect::Attach { order, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((order.attach, order.last_reply_seq), (4, 2));
@@ -212,7 +232,7 @@ fn resumes_that_fail() {
     let refused = |code: Code| {
         let mut driven = Driven::fresh();
         driven.say(resume(4));
-        let found = Some(Located { group: group(), region: RegionId(1) });
+        let found = Whereabouts::At(Located { group: group(), region: RegionId(1), move_number: 0, is_only: true });
         driven.effects(|s, now, _, out| s.handle_located(now, found, out));
         closed_with(&driven.attached(AttachAnswer { epoch: 3, attach: 4, code: code as u32, ..Default::default() }))
     };
@@ -221,7 +241,10 @@ fn resumes_that_fail() {
     assert_eq!(refused(Code::Superseded), Some(Code::Superseded));
     let mut driven = Driven::fresh();
     driven.say(resume(4));
-    assert_eq!(closed_with(&driven.effects(|s, now, _, out| s.handle_located(now, None, out))), Some(Code::Unavailable));
+    assert_eq!(
+        closed_with(&driven.effects(|s, now, _, out| s.handle_located(now, Whereabouts::Unknown, out))),
+        Some(Code::Unavailable)
+    );
     let short = Resume { resume_secret: vec![1].into(), ..Resume::default() };
     assert_eq!(closed_with(&Driven::fresh().say(hello(How::Resume(short)))), Some(Code::BadResume));
 }
@@ -330,7 +353,7 @@ fn what_is_not_applied_is_held_bounded_and_given_to_the_next_owner() {
     driven.say(commands(1..=5));
     driven.applied(2);
     assert_eq!(driven.session.unacked(), 3);
-    let effects = driven.effects(|s, now, _, out| s.handle_owner_changed(now, out));
+    let effects = driven.effects(|s, now, _, out| s.handle_owner_changed(now, group(), out));
     assert!(matches!(effects[0], Effect::Attach { .. }), "first that it is here");
     assert_eq!(given(&effects), [3, 4, 5]);
     // The answer to that attach is no second welcome, and trims.
@@ -371,7 +394,7 @@ fn goodbye_waits_for_what_came_before_it() {
     let effects = driven.applied(2);
     assert!(matches!(&effects[..], [Effect::Detach { order: DetachOrder { goodbye: true, .. }, .. }]), "{effects:?}");
     assert_eq!(driven.applied(2), [], "once");
-    let again = driven.effects(|s, now, _, out| s.handle_owner_changed(now, out));
+    let again = driven.effects(|s, now, _, out| s.handle_owner_changed(now, group(), out));
     assert!(again.iter().any(|e| matches!(e, Effect::Detach { order, .. } if order.goodbye)), "and to the next owner");
     let end = SessionEnd { character: 5, epoch: 3, attach: 1, code: Code::Goodbye as u32 };
     assert_eq!(closed_with(&driven.effects(|s, _, _, out| s.handle_ended(&end, out))), Some(Code::Goodbye));
@@ -413,16 +436,16 @@ fn missing_replies_are_asked_for_once() {
     let mut driven = Driven::playing();
     let reply = |reply_seq| StoredReply { reply_seq, ..StoredReply::default() };
     let batch = |seqs: &[u64]| SessionBatch { epoch: 3, replies: seqs.iter().map(|s| reply(*s)).collect(), ..Default::default() };
-    assert_eq!(driven.effects(|s, _, _, out| s.handle_batch(&batch(&[1]), out)), []);
-    let effects = driven.effects(|s, _, _, out| s.handle_batch(&batch(&[4]), out));
+    assert_eq!(driven.effects(|s, now, _, out| s.handle_batch(now, group(), &batch(&[1]), out)), []);
+    let effects = driven.effects(|s, now, _, out| s.handle_batch(now, group(), &batch(&[4]), out));
     let [Effect::Attach { order, .. }] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!(order.last_reply_seq, 0, "this edge has one, and the client has acknowledged none");
-    assert_eq!(driven.effects(|s, _, _, out| s.handle_batch(&batch(&[5]), out)), []);
+    assert_eq!(driven.effects(|s, now, _, out| s.handle_batch(now, group(), &batch(&[5]), out)), []);
     let replies = (2..=5).map(reply).collect();
     driven.attached(AttachAnswer { epoch: 3, attach: 1, next_seq: 1, replies, ..AttachAnswer::default() });
     assert_eq!(driven.session.replies_mut().unwrap().received(), 5);
     let stale = SessionBatch { epoch: 2, replies: vec![reply(6)], ..SessionBatch::default() };
-    driven.effects(|s, _, _, out| s.handle_batch(&stale, out));
+    driven.effects(|s, now, _, out| s.handle_batch(now, group(), &stale, out));
     assert_eq!(driven.session.replies_mut().unwrap().received(), 5, "another epoch's");
 }
 
@@ -464,6 +487,9 @@ enum Event {
     Attached(u32, u64),
     Applied(u64),
     OwnerChanged,
+    Moved(u32, u64),
+    Shown(u32, u64),
+    Located(u32, u64),
     Ended(u32),
     Lost,
 }
@@ -479,6 +505,9 @@ fn event() -> impl Strategy<Value = Event> {
         (0..3u32, 0..9u64).prop_map(|(code, next)| Event::Attached(code, next)),
         (0..20u64).prop_map(Event::Applied),
         Just(Event::OwnerChanged),
+        (0..3u32, 0..6u64).prop_map(|(serial, number)| Event::Moved(serial, number)),
+        (0..3u32, 0..6u64).prop_map(|(serial, number)| Event::Shown(serial, number)),
+        (0..3u32, 0..6u64).prop_map(|(serial, number)| Event::Located(serial, number)),
         (0..3u32).prop_map(Event::Ended),
         Just(Event::Lost),
     ]
@@ -500,7 +529,10 @@ proptest! {
                 Event::Attached(code, next_seq) =>
                     driven.attached(AttachAnswer { epoch: 3, attach: 1, code, next_seq, ..Default::default() }),
                 Event::Applied(seq) => driven.applied(seq),
-                Event::OwnerChanged => driven.effects(|s, now, _, out| s.handle_owner_changed(now, out)),
+                Event::Moved(serial, number) => driven.moved(serial, number),
+                Event::Shown(serial, number) => driven.shown(serial, number, 0),
+                Event::Located(serial, number) => driven.located(serial, number),
+                Event::OwnerChanged => driven.effects(|s, now, _, out| s.handle_owner_changed(now, group(), out)),
                 Event::Ended(attach) => {
                     let end = SessionEnd { character: 5, epoch: 3, attach, code: 9 };
                     driven.effects(|s, _, _, out| s.handle_ended(&end, out))
