@@ -46,4 +46,8 @@ impl Component for Hands {
     fn take(input: &mut Reader<'_>) -> Result<Self, CodecError> {
         Ok(Self { free_at_ms: input.u64()? })
     }
+
+    fn shift_ms(&mut self, later_ms: i64) {
+        self.free_at_ms = self.free_at_ms.saturating_add_signed(later_ms);
+    }
 }
