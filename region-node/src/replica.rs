@@ -365,6 +365,12 @@ impl<G: Game> Replica<G> {
         if !self.effects.replies.is_empty() {
             point!("region.reply_kept");
         }
+        if !self.effects.handed.is_empty() {
+            point!("region.handed_off");
+        }
+        if !self.effects.arrived.is_empty() {
+            point!("region.took_over");
+        }
         if !self.effects.cuts.is_empty() {
             point!("region.cut");
         }

@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use marchland_types::{CommandSeq, Tick};
+use marchland_types::{CommandSeq, RegionId, Tick};
 
 use super::Invariant;
 use crate::fact::{ClientId, Fact};
 
 #[derive(Default)]
 pub(super) struct OwnWrites {
-    shown: BTreeMap<ClientId, (Tick, CommandSeq)>,
+    shown: BTreeMap<ClientId, (RegionId, Tick, CommandSeq)>,
 }
 
 impl Invariant for OwnWrites {
@@ -20,9 +20,11 @@ impl Invariant for OwnWrites {
 
     fn hear(&mut self, fact: &Fact) -> Result<(), String> {
         match fact {
-            Fact::Shown { client, tick, applied, .. } => {
-                let (before_tick, before) = self.shown.insert(*client, (*tick, *applied)).unwrap_or_default();
-                if before_tick > *tick || before > *applied {
+            Fact::Shown { client, region, tick, applied } => {
+                let now = (*region, *tick, *applied);
+                let (before_region, before_tick, before) = self.shown.insert(*client, now).unwrap_or_default();
+                // Each region counts its own ticks.
+                if (before_region == *region && before_tick > *tick) || before > *applied {
                     return Err(format!(
                         "{client} had seen tick {before_tick} with {before} applied, and is shown tick {tick} with {applied}"
                     ));
@@ -30,7 +32,7 @@ impl Invariant for OwnWrites {
                 Ok(())
             }
             Fact::GoesOn { client, next } => match self.shown.get(client) {
-                Some((_, applied)) if *next <= *applied => {
+                Some((_, _, applied)) if *next <= *applied => {
                     Err(format!("{client} was told that {applied} is applied, and is asked for {next} again"))
                 }
                 _ => Ok(()),
@@ -42,8 +44,6 @@ impl Invariant for OwnWrites {
 
 #[cfg(test)]
 mod tests {
-    use marchland_types::RegionId;
-
     use super::super::testing::verdict;
     use super::*;
 

@@ -1,5 +1,6 @@
 //! What is simulated, one file each. To add one: a file here and a line in [`ALL`].
 
+mod borders;
 mod counter;
 mod echo;
 mod odd_replica;
@@ -60,6 +61,7 @@ fn nothing() -> Vec<Expected> {
 /// Every scenario; the first is the default.
 pub const ALL: &[Scenario] = &[
     standard::SCENARIO,
+    borders::SCENARIO,
     owner_loses_power::SCENARIO,
     owner_loses_power::ON_LYING_DISKS,
     rough_weather::SCENARIO,

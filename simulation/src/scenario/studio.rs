@@ -1,6 +1,6 @@
 //! A scenario on the world of a studio's game: the standard one in small, so that a test has many seeds in little time.
 
-use super::stack::{Variation, Weather, run_game};
+use super::stack::{ONE_REGION, Variation, Weather, run_game};
 use super::{Scenario, nothing, standard};
 use crate::studio::Studio;
 
@@ -13,6 +13,7 @@ const VARIATION: Variation = Variation {
     verified: false,
     lying_disks: false,
     one_goes_wrong: false,
+    grid: ONE_REGION,
     weather: Weather::of,
 };
 

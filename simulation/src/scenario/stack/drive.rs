@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use marchland_proto::cluster::InspectReply;
-use marchland_types::{CharacterId, CommandSeq, Incarnation, ItemId, LogIndex, NodeId, ReplicaId};
+use marchland_types::{CharacterId, CommandSeq, GroupId, Incarnation, ItemId, LogIndex, NodeId, ReplicaId};
 use rand::RngExt;
 
 use super::node::Stage;
@@ -78,13 +78,17 @@ pub(super) fn drive(
         Violation::new("commands-answered", format!("{unacked:?} commands wait{verifying} although it has long been quiet"))
     })?;
     stage.cut_wanted.set(true);
-    let told = || stage.finals.borrow().len() == SHARDS as usize;
+    let all = stage.regions.get() as usize;
+    let told = || {
+        let finals = stage.finals.borrow();
+        finals.len() == SHARDS as usize && finals.values().all(|regions| regions.len() == all)
+    };
     until(world, CONCLUDE_WITHIN_MS, told, || {
-        let have: Vec<u32> = stage.finals.borrow().keys().copied().collect();
-        Violation::new("replicas-agree", format!("only nodes {have:?} reached the cut {:?}", stage.cut.get()))
+        let have: Vec<(u32, usize)> = stage.finals.borrow().iter().map(|(node, regions)| (*node, regions.len())).collect();
+        Violation::new("replicas-agree", format!("of {all} regions each, only {have:?} (node, regions) reached the last cut"))
     })?;
-    for (node, held) in stage.finals.borrow().iter() {
-        tell(&Fact::Final(final_state(*node, held, notes.len() as u64)));
+    for (node, regions) in stage.finals.borrow().iter() {
+        tell(&Fact::Final(final_state(*node, regions, notes.len() as u64)));
     }
     Ok(())
 }
@@ -107,17 +111,35 @@ fn until(
     Ok(())
 }
 
-fn final_state(node: u32, held: &InspectReply, players: u64) -> FinalState {
+/// The whole world as a node's replicas held it at the last cut, what was on its way between regions included.
+fn final_state(node: u32, regions: &BTreeMap<GroupId, InspectReply>, players: u64) -> FinalState {
     let mut state = FinalState {
         group: REGION,
         replica: ReplicaId::new(NodeId(node), Incarnation(1)),
-        applied: LogIndex(held.index),
-        hash: held.state_hash,
-        items: held.items.iter().map(|item| ItemId(*item)).collect(),
-        items_expected: Some(held.items_minted - held.items_destroyed),
-        characters: held.characters.iter().map(|character| CharacterId(*character)).collect(),
+        items_expected: Some(regions.values().map(|held| held.items_minted - held.items_destroyed).sum()),
         ..FinalState::default()
     };
+    for (group, held) in regions {
+        // Of all regions together: a difference in any of them shows.
+        state.applied = LogIndex(state.applied.0 + held.index);
+        state.hash = state.hash.rotate_left(7) ^ held.state_hash;
+        let mut items = held.items.clone();
+        let mut characters = held.characters.clone();
+        for waiting in &held.in_flight {
+            let taken = regions.get(&GroupId(waiting.to_group)).and_then(|to| to.taken.iter().find(|t| t.from_group == group.0));
+            if waiting.seq > taken.map_or(0, |taken| taken.seq) {
+                items.extend(&waiting.items);
+                characters.extend(&waiting.characters);
+            }
+        }
+        state.items.extend(items.into_iter().map(ItemId));
+        state.characters.extend(characters.into_iter().map(CharacterId));
+        sessions_of(held, players, &mut state);
+    }
+    state
+}
+
+fn sessions_of(held: &InspectReply, players: u64, state: &mut FinalState) {
     for session in &held.sessions {
         let Some(person) = (1..=players).find(|person| name_of(*person) == session.name) else { continue };
         let client = client_of(person, session.epoch);
@@ -129,5 +151,4 @@ fn final_state(node: u32, held: &InspectReply, players: u64) -> FinalState {
             state.applied_up_to.insert(client_of(person, epoch), CommandSeq(u64::MAX));
         }
     }
-    state
 }

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+use marchland_server::config::GridConfig;
 use marchland_types::{GroupId, RegionId};
 use rand::RngExt;
 
@@ -51,6 +52,8 @@ pub(super) struct Variation {
     pub(super) lying_disks: bool,
     /// At some moment a replica's state becomes another than that of the others. They need not be equal then, but at the end.
     pub(super) one_goes_wrong: bool,
+    /// How many regions its ground is cut into.
+    pub(super) grid: GridConfig,
     /// What else the world is made of.
     pub(super) weather: fn(Seed) -> Weather,
 }
@@ -66,18 +69,26 @@ impl Variation {
         verified: false,
         lying_disks: false,
         one_goes_wrong: false,
+        grid: ONE_REGION,
         weather: Weather::of_network,
     };
 }
 
-/// The world's one region.
-pub(super) const REGION: GroupId = GroupId::region(WORLD, RegionId(1));
+/// A world of one region.
+pub(super) const ONE_REGION: GridConfig = GridConfig { columns: 1, rows: 1 };
+/// The world's one region, or the first of several.
+pub(super) const REGION: GroupId = region(1);
 /// The world's directory.
 pub(super) const DIRECTORY: GroupId = GroupId::directory(WORLD);
 /// Nodes that host replicas: machines `n1` to `n3`.
 pub(super) const SHARDS: u32 = 3;
 /// How long a plan has, from the moment at which everyone is in the world.
 pub(super) const LOAD_MS: u64 = 9_000;
+
+/// The region of this number, from 1.
+pub(super) const fn region(number: u32) -> GroupId {
+    GroupId::region(WORLD, RegionId(number))
+}
 
 /// Runs a scenario on the demo world.
 pub(super) fn run(seed: Seed, plan: Plan, outcome: &mut Outcome, variation: &Variation) -> Result<(), Violation> {
@@ -95,14 +106,20 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
         world.plant_lying_disks();
     }
     let world_seed = seed.number("world");
+    let grid = variation.grid;
     let stage: Rc<Stage> = Rc::default();
+    stage.regions.set(grid.columns * grid.rows);
     stage.may_be_odd.set(variation.one_goes_wrong);
     for number in 1..=SHARDS {
         let stage = stage.clone();
-        world.add(&format!("n{number}"), move |boot| node::run_shard::<S>(number, boot, world_seed, weather, stage.clone()));
+        world.add(&format!("n{number}"), move |boot| {
+            node::run_shard::<S>(boot, node::Plot { number, seed: world_seed, weather, grid }, stage.clone())
+        });
     }
     for number in 1..=variation.edges {
-        world.add(&format!("e{number}"), move |boot| node::run_edge::<S>(number, boot, world_seed, weather));
+        world.add(&format!("e{number}"), move |boot| {
+            node::run_edge::<S>(boot, node::Plot { number, seed: world_seed, weather, grid })
+        });
     }
     let notes: Vec<Rc<Notes>> = (0..variation.players).map(|_| Rc::default()).collect();
     let rushes = seed.stream("rush").random_bool(variation.players_rush);
@@ -141,6 +158,7 @@ fn tell_what_happened(world: &World, stage: &Stage, notes: &[Rc<Notes>], outcome
         ("resumed sessions", sum(|n| n.resumed.get())),
         ("resumed through another edge", sum(|n| n.moved.get())),
         ("items gathered", sum(|n| n.items.get())),
+        ("borders crossed", sum(|n| n.crossed.get())),
         ("blackouts over 1 s", u64::from(blackout > Duration::from_secs(1))),
         ("blackouts over 2 s", u64::from(blackout > Duration::from_secs(2))),
         ("verified", stage.verified.get()),

@@ -17,10 +17,10 @@ use marchland_server::config::GridConfig;
 use marchland_server::node::{Member, Node, NodeSettings};
 use marchland_storage::checkpoint::CheckpointOptions;
 use marchland_storage::log::LogOptions;
-use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, ReplicaId, WorldId};
+use marchland_types::{CutNumber, GroupId, GroupKind, LogIndex, NodeId, ReplicaId, WorldId};
 
 use super::seams::SimSeams;
-use super::{REGION, SHARDS, Weather};
+use super::{SHARDS, Weather};
 use crate::fact::{Fact, tell};
 use crate::studio::{Studio, Watched, odd};
 use crate::world::Boot;
@@ -32,6 +32,8 @@ pub(super) const WORLD_NAME: &str = "aurora";
 pub(super) const OPERATOR: NodeId = NodeId(99);
 /// Lets operators in.
 pub(super) const ADMIN_TOKEN: &str = "simulated operator";
+/// The last cut, through all regions: higher than any that an operator takes meanwhile.
+pub(super) const LAST_CUT: CutNumber = CutNumber(1_000_000);
 /// How often watchers look.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -40,11 +42,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) struct Stage {
     /// The run is over: the owner takes a cut, and every replica tells what it held there.
     pub(super) cut_wanted: Cell<bool>,
-    /// The cut that was taken.
-    pub(super) cut: Cell<Option<CutNumber>>,
-    /// What each node held at the cut.
-    pub(super) finals: RefCell<BTreeMap<u32, InspectReply>>,
-    /// Nodes that have owned the region.
+    /// How many regions the world has.
+    pub(super) regions: Cell<u32>,
+    /// What each node held at the cut, by region.
+    pub(super) finals: RefCell<BTreeMap<u32, BTreeMap<GroupId, InspectReply>>>,
+    /// Nodes that have owned a region.
     pub(super) owners: RefCell<BTreeSet<u32>>,
     /// Replicas need not have equal states before the end.
     pub(super) may_be_odd: Cell<bool>,
@@ -86,7 +88,19 @@ pub(super) fn security(node: NodeId, role: PeerRole) -> ClusterSecurity {
     })
 }
 
-fn settings(node: NodeId, seed: u64, weather: Weather) -> NodeSettings {
+/// What a node is put up with.
+#[derive(Clone, Copy)]
+pub(super) struct Plot {
+    /// Among those of its kind, from 1.
+    pub(super) number: u32,
+    /// Of the world's randomness.
+    pub(super) seed: u64,
+    pub(super) weather: Weather,
+    pub(super) grid: GridConfig,
+}
+
+fn settings(node: NodeId, plot: Plot) -> NodeSettings {
+    let Plot { seed, weather, grid, .. } = plot;
     let shard = node.0 <= SHARDS;
     let member = |n: u32| (NodeId(n), Member { grpc: format!("n{n}:7100"), ws: format!("n{n}:7300") });
     NodeSettings {
@@ -122,44 +136,35 @@ fn settings(node: NodeId, seed: u64, weather: Weather) -> NodeSettings {
         interest: InterestConfig::default(),
         edge_tls: None,
         seed,
-        grid: GridConfig::default(),
+        grid,
         token_key: signer().public_key(),
         admin_token: AdminToken::new(ADMIN_TOKEN),
     }
 }
 
 /// Runs an edge-only node.
-pub(super) async fn run_edge<S: Studio>(number: u32, boot: Boot, seed: u64, weather: Weather) -> anyhow::Result<()> {
-    let id = edge_id(number);
+pub(super) async fn run_edge<S: Studio>(boot: Boot, plot: Plot) -> anyhow::Result<()> {
+    let id = edge_id(plot.number);
     let node =
-        Node::start(SimSeams::new(&boot), settings(id, seed, weather), Watched::serve::<S>()?, security(id, PeerRole::Edge))
-            .await?;
+        Node::start(SimSeams::new(&boot), settings(id, plot), Watched::serve::<S>()?, security(id, PeerRole::Edge)).await?;
     anyhow::bail!("{}", node.fatal().await)
 }
 
 /// Runs a node that hosts replicas.
-pub(super) async fn run_shard<S: Studio>(
-    number: u32,
-    boot: Boot,
-    seed: u64,
-    weather: Weather,
-    stage: Rc<Stage>,
-) -> anyhow::Result<()> {
-    let id = NodeId(number);
+pub(super) async fn run_shard<S: Studio>(boot: Boot, plot: Plot, stage: Rc<Stage>) -> anyhow::Result<()> {
+    let id = NodeId(plot.number);
     let node =
-        Node::start(SimSeams::new(&boot), settings(id, seed, weather), Watched::serve::<S>()?, security(id, PeerRole::Shard))
-            .await?;
+        Node::start(SimSeams::new(&boot), settings(id, plot), Watched::serve::<S>()?, security(id, PeerRole::Shard)).await?;
     tokio::select! {
         reason = node.fatal() => anyhow::bail!("{reason}"),
-        failed = watch(number, &node, &stage) => failed,
+        failed = watch(plot.number, &node, &stage) => failed,
     }
 }
 
 /// Tells what the node does, until one of its groups has failed.
 async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Result<()> {
     let admin = node.admin();
-    let mut seen_tick = 0;
-    let mut owned = false;
+    let mut seen: BTreeMap<GroupId, Known> = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         orders::carry_out(|| node.groups());
@@ -173,46 +178,58 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
             }
         }
         let status = admin.status().await;
-        let Some(region) = status.groups.iter().find(|g| g.group == REGION.0) else { continue };
-        let replica = ReplicaId(region.replica);
-        if region.owner != owned {
-            owned = region.owner;
-            tell(&Fact::Owns { group: REGION, replica, owns: owned });
-        }
-        if region.owner {
-            stage.owners.borrow_mut().insert(number);
-        }
-        if stage.may_be_odd.get() {
-            goes_wrong(stage, region);
-        } else {
-            anyhow::ensure!(!region.diverged, "{replica} has diverged from its owner");
-        }
-        if region.tick > seen_tick && !stage.may_be_odd.get() {
-            let now = admin.inspect(REGION, CutNumber(0)).await;
-            seen_tick = now.tick;
-            let parts = now.components.into_iter().map(|c| (c.name, c.hash)).collect();
-            tell(&Fact::StateHash { group: REGION, replica, at: now.index, hash: now.state_hash, parts });
-        }
-        if !stage.cut_wanted.get() {
-            continue;
-        }
-        match stage.cut.get() {
-            None => {
-                let taken = admin.take_cut(REGION, CutNumber(0)).await;
-                if taken.code == Code::Ok as u32 {
-                    stage.cut.set(Some(CutNumber(taken.number)));
-                    tell(&Fact::CutTaken { group: REGION, cut: CutNumber(taken.number), at: LogIndex(taken.index) });
-                }
+        for region in status.groups.iter().filter(|g| GroupId(g.group).kind() == Some(GroupKind::Region)) {
+            let group = GroupId(region.group);
+            let replica = ReplicaId(region.replica);
+            let known = seen.entry(group).or_default();
+            if region.owner != known.owned {
+                known.owned = region.owner;
+                tell(&Fact::Owns { group, replica, owns: region.owner });
             }
-            Some(cut) if !stage.finals.borrow().contains_key(&number) => {
-                let held = admin.inspect(REGION, cut).await;
-                if held.code == Code::Ok as u32 {
-                    stage.finals.borrow_mut().insert(number, held);
-                }
+            if region.owner {
+                stage.owners.borrow_mut().insert(number);
             }
-            Some(_) => {}
+            if stage.may_be_odd.get() {
+                goes_wrong(stage, region);
+            } else {
+                anyhow::ensure!(!region.diverged, "{replica} of {group} has diverged from its owner");
+            }
+            if region.tick > known.tick && !stage.may_be_odd.get() {
+                let now = admin.inspect(group, CutNumber(0)).await;
+                known.tick = now.tick;
+                let parts = now.components.into_iter().map(|c| (c.name, c.hash)).collect();
+                tell(&Fact::StateHash { group, replica, at: now.index, hash: now.state_hash, parts });
+            }
+            if stage.cut_wanted.get() {
+                known.is_cut = known.is_cut || last_cut(number, group, node, stage).await;
+            }
         }
     }
+}
+
+/// What a watcher remembers of a region.
+#[derive(Default)]
+struct Known {
+    tick: u64,
+    owned: bool,
+    /// What it held at the last cut is told.
+    is_cut: bool,
+}
+
+/// Takes the last cut, if the region is owned here, and tells what was held at it, once it is there.
+async fn last_cut(number: u32, group: GroupId, node: &Node<SimSeams>, stage: &Stage) -> bool {
+    let admin = node.admin();
+    // Whoever does not own it refuses, and whoever has taken it already, by a message that carried it, says so.
+    let taken = admin.take_cut(group, LAST_CUT).await;
+    if taken.code == Code::Ok as u32 && taken.index != 0 {
+        tell(&Fact::CutTaken { group, cut: LAST_CUT, at: LogIndex(taken.index) });
+    }
+    let held = admin.inspect(group, LAST_CUT).await;
+    let told = held.code == Code::Ok as u32;
+    if told {
+        stage.finals.borrow_mut().entry(number).or_default().insert(group, held);
+    }
+    told
 }
 
 /// The state of the first replica that qualifies goes wrong.

@@ -93,6 +93,9 @@ pub(super) struct Notes {
     /// Sessions that went on through another edge.
     pub(super) moved: Cell<u64>,
     pub(super) items: Cell<u64>,
+    /// Regions that it came to from another one.
+    pub(super) crossed: Cell<u64>,
+    region: Cell<Option<RegionId>>,
     /// Longest time between two frames of one session.
     pub(super) blackout: Cell<Duration>,
     /// Commands that are not known to be applied, or were not answered.
@@ -394,6 +397,9 @@ impl<P: Mind> Player<P> {
         let view = &mut connection.view;
         let frame = view.newest();
         let (region, tick, applied) = (RegionId(frame.region), Tick(frame.tick), CommandSeq(view.applied_seq()));
+        if self.notes.region.replace(Some(region)).is_some_and(|before| before != region) {
+            self.notes.crossed.set(self.notes.crossed.get() + 1);
+        }
         tell(&Fact::Shown { client, region, tick, applied });
         for reply in view.take_replies() {
             self.was_told(client, &reply);

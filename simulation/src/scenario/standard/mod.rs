@@ -9,13 +9,15 @@ mod points;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
-use self::points::{CrashPoint, Met, POINTS};
-use super::stack::{DIRECTORY, LOAD_MS, REGION, SHARDS, Variation, Weather, run};
+pub(super) use self::points::{BORDER_POINTS, CrashPoint};
+use self::points::{Met, POINTS};
+use super::stack::{DIRECTORY, LOAD_MS, ONE_REGION, REGION, SHARDS, Variation, Weather, region, run};
 use super::{Expected, Scenario};
 use crate::fault::{Befalls, Fault, FaultKind, FullDisk, Isolate, Kill, PassOn, Pause, PowerLoss};
 use crate::plan::{Plan, Planned, Target, When};
 use crate::point::Role;
 use crate::seed::Seed;
+use marchland_types::GroupId;
 
 pub(super) const SCENARIO: Scenario = Scenario {
     name: "standard",
@@ -35,6 +37,7 @@ const VARIATION: Variation = Variation {
     verified: true,
     lying_disks: false,
     one_goes_wrong: false,
+    grid: ONE_REGION,
     weather: Weather::of,
 };
 /// Most faults of a seed, unless more are asked for.
@@ -70,14 +73,15 @@ struct Swarm {
     points_share: f64,
     lasts_ms: Vec<u64>,
     count: usize,
+    regions: u32,
 }
 
 impl Swarm {
-    fn of(seed: Seed) -> Self {
+    fn of(seed: Seed, ground: Ground) -> Self {
         let mut stream = seed.stream("swarm");
         // The smaller of two: few faults find more than many, and some seeds have none at all.
         let count = stream.random_range(0..=FAULTS_MAX).min(stream.random_range(0..=2 * FAULTS_MAX));
-        let points = some_of(&mut stream, POINTS);
+        let points = some_of(&mut stream, ground.points);
         let kinds = some_of(&mut stream, Fault::KINDS);
         let times = |kind: &&str| if OFTEN_IN_VAIN.contains(kind) { IN_VAIN_TIMES } else { 1 };
         Self {
@@ -86,6 +90,7 @@ impl Swarm {
             points_share: [0.4, 0.6, 0.8, 1.0][stream.random_range(0..4)],
             lasts_ms: some_of(&mut stream, &LASTS_MS),
             count,
+            regions: ground.regions,
         }
     }
 
@@ -97,11 +102,12 @@ impl Swarm {
         if stream.random_bool(self.points_share) {
             let point = one_of(&mut stream, &self.points);
             let absence = point.met.needs_absence().then(|| absence(&mut stream, at_ms / 3, point.met));
-            return absence.into_iter().chain([at_point(&mut stream, point, at_ms, lasts_ms)]).collect();
+            let struck = at_point(&mut stream, point, at_ms, lasts_ms, self.regions);
+            return absence.into_iter().chain([struck]).collect();
         }
         let kind = one_of(&mut stream, &self.faults);
         let Some(fault) = Fault::draw(kind, &mut stream) else { return Vec::new() };
-        let target = target(&mut stream, fault.befalls());
+        let target = target(&mut stream, fault.befalls(), self.regions);
         vec![Planned { when: When::AtMs(at_ms), target, fault, lasts_ms }]
     }
 }
@@ -116,7 +122,7 @@ fn absence(stream: &mut Pcg64Mcg, at_ms: u64, met: Met) -> Planned {
 }
 
 /// Something that happens at a crash point, or just after.
-fn at_point(stream: &mut Pcg64Mcg, point: CrashPoint, at_ms: u64, lasts_ms: u64) -> Planned {
+fn at_point(stream: &mut Pcg64Mcg, point: CrashPoint, at_ms: u64, lasts_ms: u64, regions: u32) -> Planned {
     let role = one_of(stream, point.roles);
     // A point that is met rarely is waited for from early on, and its first hits count; another may be met a hundred times a second.
     let (after_ms, magnitudes, whoever) = match point.met {
@@ -129,8 +135,8 @@ fn at_point(stream: &mut Pcg64Mcg, point: CrashPoint, at_ms: u64, lasts_ms: u64)
     let hit = stream.random_range(1..=1_u32 << magnitude);
     let target = match role {
         _ if stream.random_bool(whoever) => Target::Whoever,
-        Role::Owner => Target::leader_of(REGION),
-        Role::Follower => Target::FollowerOf(REGION.0, stream.random_range(0..SHARDS - 1)),
+        Role::Owner => Target::leader_of(any_region(stream, regions)),
+        Role::Follower => Target::FollowerOf(any_region(stream, regions).0, stream.random_range(0..SHARDS - 1)),
         Role::Edge | Role::Client => Target::Machine(format!("e{}", stream.random_range(1..=EDGES))),
     };
     let kind = [PowerLoss::NAME, PowerLoss::NAME, PowerLoss::NAME, Kill::NAME, Pause::NAME][stream.random_range(0..5)];
@@ -157,21 +163,40 @@ fn some_of<T: Copy>(stream: &mut Pcg64Mcg, all: &[T]) -> Vec<T> {
     some
 }
 
-fn target(stream: &mut Pcg64Mcg, befalls: Befalls) -> Target {
+fn target(stream: &mut Pcg64Mcg, befalls: Befalls, regions: u32) -> Target {
     let edge = matches!(befalls, Befalls::Edge) || (matches!(befalls, Befalls::Any) && stream.random_bool(0.25));
     if edge {
         return Target::Machine(format!("e{}", stream.random_range(1..=EDGES)));
     }
     match stream.random_range(0..10) {
-        0..=3 => Target::leader_of(REGION),
+        0..=3 => Target::leader_of(any_region(stream, regions)),
         4 => Target::leader_of(DIRECTORY),
-        5..=7 => Target::FollowerOf(REGION.0, stream.random_range(0..SHARDS - 1)),
+        5..=7 => Target::FollowerOf(any_region(stream, regions).0, stream.random_range(0..SHARDS - 1)),
         _ => Target::Machine(format!("n{}", stream.random_range(1..=SHARDS))),
     }
 }
 
+/// One of the world's regions. Where there is but one, nothing is drawn.
+fn any_region(stream: &mut Pcg64Mcg, regions: u32) -> GroupId {
+    region(if regions == 1 { 1 } else { stream.random_range(1..=regions) })
+}
+
 pub(super) fn draw(seed: Seed, faults: Option<usize>) -> Plan {
-    let swarm = Swarm::of(seed);
+    draw_on(seed, faults, Ground { regions: 1, points: POINTS })
+}
+
+/// What faults may strike at.
+#[derive(Clone, Copy)]
+pub(super) struct Ground {
+    /// Regions of the world.
+    pub(super) regions: u32,
+    /// Crash points.
+    pub(super) points: &'static [CrashPoint],
+}
+
+/// The standard faults on a world of several regions.
+pub(super) fn draw_on(seed: Seed, faults: Option<usize>, ground: Ground) -> Plan {
+    let swarm = Swarm::of(seed, ground);
     Plan((0..).flat_map(|number| swarm.entries(seed, number)).take(faults.unwrap_or(swarm.count)).collect())
 }
 

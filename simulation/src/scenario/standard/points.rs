@@ -7,9 +7,9 @@ use crate::point::Role;
 
 /// A crash point.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CrashPoint {
+pub(in crate::scenario) struct CrashPoint {
     /// As in the code.
-    pub(super) name: &'static str,
+    pub(in crate::scenario) name: &'static str,
     /// Who can meet it.
     pub(super) roles: &'static [Role],
     /// How often.
@@ -132,6 +132,24 @@ pub(super) const POINTS: &[CrashPoint] = &[
     after_long_absence("directory.installed", FOLLOWER),
 ];
 
+/// Points that are met where characters go from region to region.
+pub(in crate::scenario) const BORDER_POINTS: &[CrashPoint] = &[
+    rarely("region.handed_off", NODES).times(3),
+    rarely("region.took_over", NODES).times(3),
+    rarely("edge.moved", EDGE).times(2),
+    often("pump.before_deliver", NODES),
+    often("pump.before_trim", NODES),
+    often("region.messages_heard", OWNER),
+    often("log.written", NODES),
+    often("region.applied", NODES),
+    often("region.before_publish", OWNER),
+    often("region.published", OWNER),
+    rarely("raft.vote_saved", NODES).times(2),
+    rarely("region.checkpoint_encoded", NODES),
+    rarely("checkpoint.renamed", NODES),
+    after_absence("raft.install", FOLLOWER),
+];
+
 /// Points that nobody meets in this scenario once players are in the world: a node's folder is made when it first starts.
 #[cfg(test)]
 const BEFORE: [&str; 2] = ["folder.before_save", "folder.moving"];
@@ -171,8 +189,9 @@ mod tests {
     fn the_list_names_the_points_of_the_code_and_no_others() {
         let mut found = BTreeSet::new();
         collect(Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace"), &mut found);
-        let listed = POINTS.iter().map(|point| point.name).chain(BEFORE);
-        assert_eq!(found, listed.map(str::to_owned).collect());
-        assert_eq!(POINTS.len() + BEFORE.len(), found.len(), "a name is listed twice");
+        let standard: BTreeSet<&str> = POINTS.iter().map(|point| point.name).chain(BEFORE).collect();
+        assert_eq!(POINTS.len() + BEFORE.len(), standard.len(), "a name is listed twice");
+        let borders = BORDER_POINTS.iter().map(|point| point.name);
+        assert_eq!(found, standard.into_iter().chain(borders).map(str::to_owned).collect());
     }
 }
