@@ -82,7 +82,7 @@ impl Viewer {
             self.pass_on(views, gone, crossed, changes);
         }
         changes.crossed_from = self.seen.len();
-        self.seen.extend(crossed.drain(..));
+        self.seen.append(crossed);
         changes.enters_from = self.seen.len();
     }
 

@@ -127,7 +127,7 @@ impl Corner {
         }
         let batch = self.owners[region].tick(false);
         self.published.extend(self.owners[region].by_entity());
-        let Some(view) = self.views.find(group(region)) else { return None };
+        let view = self.views.find(group(region))?;
         assert_eq!(self.views[view].apply(&batch), Applied::Tick);
         self.views[view].check();
         let here = self.owners[region].by_entity().into_iter().filter(|(entity, _)| self.views[view].slot_of(*entity).is_some());
