@@ -360,7 +360,6 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 }
             }
             Effect::Watch { group, key } => {
-                point!("edge.watch");
                 let superseded = {
                     let state = &mut *self.state.borrow_mut();
                     let superseded = self.list(state, group, key, conn);
