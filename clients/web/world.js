@@ -2,6 +2,7 @@
 //
 // Positions are kept in quanta of 1/64 m, as they travel: deltas are exact. A frame is applied in the order that the protocol
 // names (full, leaves, enters, motion, looks). Motion that can not be read throws: the caller closes the socket and resumes.
+// Regions count their ticks for themselves: all that is drawn goes by `server_ms`, which does not go back from one to the next.
 
 const QUANTA_PER_M = 64;
 const BEHIND_MS = 100;
@@ -49,6 +50,7 @@ export class World {
   // Takes a frame that arrived at `now`, on the client's clock.
   apply(frame, now) {
     const before = this.serverMs;
+    // The first frame of another region says nothing about how many were left out.
     if (this.region === frame.region && !frame.full && frame.tick > this.tick + 1) this.skipped += frame.tick - this.tick - 1;
     this.region = frame.region;
     this.tick = frame.tick;

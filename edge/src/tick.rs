@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use marchland_edge_core::session::SessionKey;
-use marchland_edge_core::{Applied, Effect, FrameWriter, InterestConfig};
+use marchland_edge_core::{Applied, Effect, InterestConfig, RegionMap};
 use marchland_proto::cluster::{NodeToEdge, RegionBatch};
 use marchland_proto::net::Transport;
 use marchland_proto::records::OwnState;
@@ -13,7 +13,7 @@ use marchland_types::{AttachNumber, CharacterId, GroupId, LogIndex, NodeId, Repl
 
 use crate::connection::ConnRef;
 use crate::stats::Flushed;
-use crate::worker::{Region, Worker};
+use crate::worker::{Region, State, Worker};
 
 /// Effects of a pass over many connections, performed when the tables are free again.
 type Pending<S> = Vec<(ConnRef<S>, Vec<Effect>)>;
@@ -38,12 +38,13 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 state.owners.heard(group, node, LogIndex(batch.index));
             }
             let Some(region) = state.regions.get_mut(&group) else { return };
+            let view = &mut state.views[region.view];
             let believed = region.route.target() == Some(node) && region.subscribed;
             // Planted: whoever speaks is believed (see also the view).
             if !(believed || planted!("late-frame") && batch.gone.is_none()) {
                 // Whoever was asked before may still speak; it is not believed. But a new owner says by itself that it is one,
                 // and what it has committed is newer than all that came from the one before.
-                let owns = batch.gone.is_none() && batch.index > region.view.index();
+                let owns = batch.gone.is_none() && batch.index > view.index();
                 if owns && region.route.target() != Some(node) {
                     region.subscribed = false;
                     region.route.announced(now, node);
@@ -61,7 +62,10 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             }
             point!("edge.batch_heard");
             region.route.heard(now);
-            let applied = region.view.apply(batch);
+            let applied = view.apply(batch);
+            for group in batch.cells.iter().flat_map(|part| &part.handed).map(|handed| handed.to_group) {
+                self.group_named(GroupId(group));
+            }
             self.tell_sessions(region, batch, applied, &mut pending);
             applied
         };
@@ -81,11 +85,12 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         let mut pending = Pending::new();
         {
             let state = &mut *self.state.borrow_mut();
-            let Some(region) = state.regions.get_mut(&group) else { return };
-            let flushed = flush(region, &self.shared.options.interest, &mut state.writer, &mut state.out, &mut pending);
+            let flushed = flush(state, group, &self.map.borrow(), &self.shared.options.interest, &mut pending);
             let late_ms = self.clock.wall_ms().saturating_sub(server_ms);
             self.shared.counters.flushed(flushed, late_ms as f64);
-            if region.view.has_changes() {
+            // Viewers may have begun to see other regions, and want or let go of their cells.
+            self.add_seen(state);
+            if state.regions.values().any(|region| state.views[region.view].has_changes()) {
                 self.uplink_soon.notify_one();
             }
         }
@@ -154,7 +159,6 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         }
         for moved in &batch.moved {
             if let Some(conn) = region.newest_session(moved.character) {
-                point!("edge.moved");
                 let mut effects = Vec::new();
                 conn.borrow_mut().session.handle_moved(now, moved, &mut effects);
                 after(conn, effects);
@@ -176,14 +180,15 @@ fn key_of(character: u64, epoch: u64, attach: u32) -> SessionKey {
 
 /// Sends the newest tick to every client of the region that can take it.
 fn flush<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
-    region: &mut Region<S>,
+    state: &mut State<S>,
+    group: GroupId,
+    map: &RegionMap,
     interest: &InterestConfig,
-    writer: &mut FrameWriter,
-    out: &mut bytes::BytesMut,
     pending: &mut Pending<S>,
 ) -> Flushed {
     let mut flushed = Flushed::default();
-    let Region { view, players, .. } = region;
+    let State { regions, views, writer, out, .. } = state;
+    let Some(Region { players, .. }) = regions.get(&group) else { return flushed };
     for conn in players.values() {
         let conn_mut = &mut *conn.borrow_mut();
         let Some(own) = conn_mut.own.state().copied() else { continue };
@@ -193,8 +198,10 @@ fn flush<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
         let sent = match conn_mut.is_writable() {
             Ok(true) => {
                 let (Some(viewer), Some(replies)) = (&mut conn_mut.viewer, conn_mut.session.replies_mut()) else { continue };
-                viewer.hold_cells(view, interest, own.position[0], own.position[2]);
-                writer.write(view, interest, viewer, &mut conn_mut.own, replies, out);
+                viewer.hold_cells(views, map, interest, own.position[0], own.position[2]);
+                if !writer.write(views, interest, viewer, &mut conn_mut.own, replies, out) {
+                    continue;
+                }
                 let frame = out.split().freeze();
                 flushed.frames += 1;
                 flushed.bytes += frame.len() as u64;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use marchland_edge_core::session::{SessionKey, Whereabouts};
-use marchland_edge_core::{Effect, FrameWriter, RegionMap, RegionView, Session, SessionConfig, Uplink, Viewer};
+use marchland_edge_core::{Effect, FrameWriter, RegionMap, Session, SessionConfig, Uplink, ViewId, Viewer, Views};
 use marchland_proto::client::{Pong, server_message::Body};
 use marchland_proto::cluster::{EdgeToNode, EdgeToRegion, SignInRequest};
 use marchland_proto::net::{ClusterSecurity, Listener, Transport, cluster_channel};
@@ -40,6 +40,10 @@ const SESSIONS_EVERY: u32 = 3;
 const STOP: Duration = Duration::from_millis(1_500);
 /// Pause after a failed accept: out of descriptors, or a connection that died in the queue.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a region is kept that nobody wants, of several.
+const IDLE: Duration = Duration::from_secs(5);
+/// How long if its owner has still to be told something: longer than anything there waits for a client.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Pause of a worker that has more than its share of connections.
 const OTHERS_TURN: Duration = Duration::from_millis(2);
 
@@ -86,6 +90,8 @@ pub(crate) struct Worker<T: Transport, C, E> {
 pub(crate) struct State<S> {
     connections: BTreeMap<u64, ConnRef<S>>,
     pub(crate) regions: BTreeMap<GroupId, Region<S>>,
+    /// Of each of them, and of no other.
+    pub(crate) views: Views,
     links: BTreeMap<NodeId, Link>,
     /// Who said last that it owns a region, wanted here or not.
     pub(crate) owners: Owners,
@@ -94,9 +100,9 @@ pub(crate) struct State<S> {
     pub(crate) out: BytesMut,
 }
 
-/// One region that clients of this loop are in, or go to.
+/// One region that clients of this loop are in, or go to, or see something of.
 pub(crate) struct Region<S> {
-    pub(crate) view: RegionView,
+    pub(crate) view: ViewId,
     pub(crate) uplink: Uplink,
     pub(crate) route: Route,
     /// The target was told what this edge wants.
@@ -105,9 +111,16 @@ pub(crate) struct Region<S> {
     pub(crate) sessions: BTreeMap<SessionKey, ConnRef<S>>,
     /// By connection: clients whose frames follow its ticks. One that goes to another region stays until that has it.
     pub(crate) players: BTreeMap<u64, ConnRef<S>>,
+    /// Since when nobody here wants it.
+    idle_since: Option<Duration>,
 }
 
 impl<S> Region<S> {
+    /// Whether clients wait for what it says.
+    fn is_played(&self) -> bool {
+        !self.sessions.is_empty() || !self.players.is_empty()
+    }
+
     /// The connection with the highest epoch and attach number of a character.
     pub(crate) fn newest_session(&self, character: u64) -> Option<&ConnRef<S>> {
         let key = |epoch, attach| SessionKey { character: CharacterId(character), epoch, attach };
@@ -134,6 +147,7 @@ impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
             state: RefCell::new(State {
                 connections: BTreeMap::new(),
                 regions: BTreeMap::new(),
+                views: Views::default(),
                 links: BTreeMap::new(),
                 owners: Owners::default(),
                 reach,
@@ -346,7 +360,6 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 }
             }
             Effect::Watch { group, key } => {
-                point!("edge.watch");
                 let superseded = {
                     let state = &mut *self.state.borrow_mut();
                     let superseded = self.list(state, group, key, conn);
@@ -400,7 +413,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 let conn_mut = &mut *conn_ref;
                 // Staggered by character, so that a crowd that arrives at once is not picked for at once.
                 let phase = (welcome.character_id % u64::from(self.shared.options.interest.repick_every_ticks)) as u32;
-                let mut viewer = Viewer::new(welcome.character_id, phase);
+                let mut viewer = Viewer::new(welcome.character_id, welcome.self_entity, phase);
                 viewer.pin(&std::mem::take(&mut conn_mut.pinned));
                 conn_mut.viewer = Some(viewer);
                 self.shared.counters.client_came();
@@ -450,11 +463,11 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             unlist(state, group, key, conn);
             self.uplink_soon.notify_one();
         }
-        let Some(home) = conn_mut.home.take() else { return };
-        let Some(region) = state.regions.get_mut(&home) else { return };
-        region.players.remove(&conn_mut.id);
+        if let Some(region) = conn_mut.home.take().and_then(|home| state.regions.get_mut(&home)) {
+            region.players.remove(&conn_mut.id);
+        }
         if let Some(mut viewer) = viewer {
-            viewer.release(&mut region.view);
+            viewer.release(&mut state.views);
             self.uplink_soon.notify_one();
         }
     }
@@ -468,79 +481,127 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         key: SessionKey,
         conn: &ConnRef<T::Stream>,
     ) -> Option<ConnRef<T::Stream>> {
-        let now = self.clock.monotonic();
+        // Another connection may have taken its place since.
+        if conn.borrow().session.is_closed() {
+            return None;
+        }
         let before = conn.borrow_mut().place.replace((group, key));
         if let Some((left, key)) = before.filter(|(left, _)| *left != group) {
             unlist(state, left, key, conn);
             self.uplink_soon.notify_one();
         }
-        let region = self.region(state, group);
-        if region.sessions.is_empty() {
-            region.route.wanted_again(now);
-        }
-        region.sessions.insert(key, conn.clone()).filter(|old| !Rc::ptr_eq(old, conn))
+        self.region(state, group).sessions.insert(key, conn.clone()).filter(|old| !Rc::ptr_eq(old, conn))
     }
 
     /// From now on a client's frames follow this region's ticks.
     fn follow(&self, state: &mut State<T::Stream>, group: GroupId, conn: &ConnRef<T::Stream>) {
         let conn_mut = &mut *conn.borrow_mut();
+        if conn_mut.session.is_closed() {
+            return;
+        }
         let before = conn_mut.home.replace(group);
         if before == Some(group) {
             return;
         }
         if let Some(region) = before.and_then(|before| state.regions.get_mut(&before)) {
             region.players.remove(&conn_mut.id);
-            if let Some(viewer) = &mut conn_mut.viewer {
-                viewer.release(&mut region.view);
-                viewer.restart();
-            }
-            self.uplink_soon.notify_one();
         }
-        self.region(state, group).players.insert(conn_mut.id, conn.clone());
+        let region = self.region(state, group);
+        region.players.insert(conn_mut.id, conn.clone());
+        let view = region.view;
+        if let Some(viewer) = &mut conn_mut.viewer {
+            viewer.follow(&mut state.views, view);
+        }
     }
 
     // ---- owners
 
     /// A region's entry, made when it is wanted first.
     fn region<'a>(&self, state: &'a mut State<T::Stream>, group: GroupId) -> &'a mut Region<T::Stream> {
-        let State { regions, owners, .. } = state;
-        regions.entry(group).or_insert_with(|| {
+        let now = self.clock.monotonic();
+        let State { regions, views, owners, .. } = state;
+        let region = regions.entry(group).or_insert_with(|| {
             let any = || self.nodes[group.serial() as usize % self.nodes.len()];
+            self.group_named(group);
             Region {
-                view: RegionView::new(group),
+                view: views.open(group),
                 uplink: Uplink::new(group),
-                route: Route::new(self.clock.monotonic(), owners.of(group).unwrap_or_else(any)),
+                route: Route::new(now, owners.of(group).unwrap_or_else(any)),
                 subscribed: false,
                 sessions: BTreeMap::new(),
                 players: BTreeMap::new(),
+                idle_since: None,
             }
-        })
+        });
+        if region.idle_since.take().is_some() {
+            region.route.wanted_again(now);
+        }
+        region
+    }
+
+    /// Regions that viewers began to see get their entries.
+    pub(crate) fn add_seen(&self, state: &mut State<T::Stream>) {
+        for group in state.views.take_opened() {
+            self.region(state, group);
+            self.sweep_soon.notify_one();
+        }
+    }
+
+    /// Forgets regions that nobody has wanted for a while, and tells their owners.
+    fn drop_idle(&self, now: Duration, idle: &[GroupId]) {
+        let state = &mut *self.state.borrow_mut();
+        for &group in idle {
+            let Some(region) = state.regions.get(&group) else { continue };
+            let since = region.idle_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+            // What is still to be said is kept for as long as it may be of use.
+            if since < IDLE || (!region.uplink.is_empty() && since < IDLE_MAX) || !state.views.close(group) {
+                continue;
+            }
+            let target = region.route.target();
+            if let Some(up) = target.and_then(|node| state.links.get(&node)).and_then(|link| link.up.as_ref()) {
+                // If its queue is full, it goes on for nothing until this edge wants it again or ends.
+                let _ = up.try_send(forget(group));
+            }
+            state.regions.remove(&group);
+        }
     }
 
     fn look_after_routes(self: &Rc<Self>) {
         let now = self.clock.monotonic();
-        let mut asked = Vec::new();
-        let mut silent = Vec::new();
-        for (&group, region) in &mut self.state.borrow_mut().regions {
-            // Nobody here wants it: it may sleep, and its owner change, without our asking.
-            if region.sessions.is_empty() && region.players.is_empty() {
-                continue;
-            }
-            if region.route.is_unserved(now, region.view.time_rate()) {
-                silent.push(group);
-            }
-            if let Some(change) = region.route.handle_time(now, region.view.time_rate(), &self.nodes) {
-                region.subscribed = false;
-                asked.push((group, change));
+        let (mut asked, mut silent, mut idle) = (Vec::new(), Vec::new(), Vec::new());
+        // A world's only region is wanted again sooner or later.
+        let drops = self.map.borrow().only().is_none();
+        {
+            let State { regions, views, .. } = &mut *self.state.borrow_mut();
+            for (&group, region) in regions {
+                let view = &views[region.view];
+                // Nobody here wants it: it may sleep, and its owner change, without our asking.
+                if !region.is_played() && !view.is_followed() {
+                    region.idle_since.get_or_insert(now);
+                    if drops {
+                        idle.push(group);
+                    }
+                    continue;
+                }
+                if region.idle_since.take().is_some() {
+                    region.route.wanted_again(now);
+                }
+                if region.is_played() && region.route.is_unserved(now, view.time_rate()) {
+                    silent.push(group);
+                }
+                if let Some(change) = region.route.handle_time(now, view.time_rate(), &self.nodes) {
+                    region.subscribed = false;
+                    asked.push((group, change));
+                }
             }
         }
+        self.drop_idle(now, &idle);
         for (group, Asked { node, left }) in asked {
             let up = {
                 let state = &mut *self.state.borrow_mut();
                 if let Some(up) = left.and_then(|left| state.links.get(&left)).and_then(|link| link.up.as_ref()) {
-                    let forget = EdgeToRegion { group: group.0, reset: true, ..EdgeToRegion::default() };
                     // If its queue is full it hears of it by silence.
-                    let _ = up.try_send(EdgeToNode { regions: vec![forget] });
+                    let _ = up.try_send(forget(group));
                 }
                 state.links.get(&node).is_some_and(|link| link.up.is_some())
             };
@@ -605,10 +666,10 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     /// Tells a region's target all that this edge wants of it, and all that its sessions still wait for.
     fn subscribe(self: &Rc<Self>, group: GroupId) {
         let conns: Vec<_> = {
-            let state = &mut *self.state.borrow_mut();
-            let Some(region) = state.regions.get_mut(&group) else { return };
+            let State { regions, views, .. } = &mut *self.state.borrow_mut();
+            let Some(region) = regions.get_mut(&group) else { return };
             region.subscribed = true;
-            let cells = region.view.restart();
+            let cells = views[region.view].restart();
             region.uplink.restart(cells);
             region.sessions.values().cloned().collect()
         };
@@ -622,7 +683,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
     fn flush_uplinks(self: &Rc<Self>) {
         let mut overflowed = Vec::new();
         {
-            let State { regions, links, .. } = &mut *self.state.borrow_mut();
+            let State { regions, views, links, .. } = &mut *self.state.borrow_mut();
             for (&node, link) in links.iter() {
                 let Some(up) = &link.up else { continue };
                 let mut message = EdgeToNode::default();
@@ -631,18 +692,19 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                     self.uplink_soon.notify_one();
                     continue;
                 };
-                for region in regions.values_mut() {
+                for (&group, region) in regions.iter_mut() {
                     if !region.subscribed || region.route.target() != Some(node) {
                         continue;
                     }
-                    if region.view.has_changes() {
-                        region.uplink.cells(region.view.take_changes());
+                    let view = &mut views[region.view];
+                    if view.has_changes() {
+                        region.uplink.cells(view.take_changes());
                     }
                     if !region.uplink.is_empty() {
                         message.regions.push(region.uplink.take());
                     }
                     if region.uplink.overflowed() {
-                        overflowed.extend(region.sessions.values().map(|conn| (region.view.group(), conn.clone())));
+                        overflowed.extend(region.sessions.values().map(|conn| (group, conn.clone())));
                     }
                 }
                 if !message.regions.is_empty() {
@@ -656,6 +718,11 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             self.drive(&conn, |session, now, _, out| session.handle_inputs_lost(now, group, out));
         }
     }
+}
+
+/// To an owner: this edge wants nothing more of a region.
+fn forget(group: GroupId) -> EdgeToNode {
+    EdgeToNode { regions: vec![EdgeToRegion { group: group.0, reset: true, ..EdgeToRegion::default() }] }
 }
 
 /// Takes a session out of a region's list.

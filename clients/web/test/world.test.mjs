@@ -84,3 +84,22 @@ test('yaw turns the short way', () => {
   apply(world, { tick: 2, motion: hex('0001 01 00 00 06') });
   assert.equal(world.at(50 * 1.5 + 100)[0].yaw, 0);
 });
+
+test('another region goes on where the one before left off, whatever its ticks', () => {
+  const world = new World();
+  const frame = (region, tick, ms, fields = {}) => world.apply(frameOf({ region, tick, server_ms: ms, ...fields }), ms);
+  frame(1, 9000, 1000, { full: true, enters: [enter(1, { x: 0 })] });
+  frame(1, 9001, 1050, { motion: hex('0001 01 10 00 00') });
+  // Its clock is a little behind: the edge sends the same time again.
+  frame(2, 17, 1050, { motion: hex('0201 01 200000 000000 00') });
+  frame(2, 18, 1100, { motion: hex('0001 01 10 00 00') });
+  assert.deepEqual([world.region, world.tick, world.skipped, world.frames], [2, 18, 0, 4]);
+  const drawn = (ms) => world.at(ms + 100)[0].x * 64;
+  assert.equal(world.byAlias.get(1).x, 48);
+  assert.equal(drawn(1025), 8);
+  assert.equal(drawn(1050), 32);
+  assert.equal(drawn(1075), 40);
+  assert.equal(drawn(1100), 48);
+  frame(2, 21, 1250);
+  assert.equal(world.skipped, 2);
+});

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
 use marchland_edge_core::replies::Replies;
-use marchland_edge_core::{FrameWriter, InterestConfig, OwnView, RegionView, Viewer};
+use marchland_edge_core::{FrameWriter, InterestConfig, OwnView, RegionMap, Viewer, Views};
 use marchland_proto::cluster::{CellPart, EntityRecord, RegionBatch};
 use marchland_proto::records::{Motion, OwnState, quantize};
 use marchland_types::{CellId, GroupId, RegionId, WorldId};
@@ -53,9 +53,14 @@ fn measure(n: usize) {
         })
         .collect();
     let config = InterestConfig::default();
-    let mut view = RegionView::new(GroupId::region(WorldId(1), RegionId(1)));
+    let (mut views, map) = (Views::default(), RegionMap::default());
+    let region = views.open(GroupId::region(WorldId(1), RegionId(1)));
     let mut clients: Vec<_> = (0..n)
-        .map(|i| (Viewer::new(i as u64, i as u32 % config.repick_every_ticks), OwnView::default(), Replies::default()))
+        .map(|i| {
+            let mut viewer = Viewer::new(i as u64, 1 << 32 | i as u64, i as u32 % config.repick_every_ticks);
+            viewer.follow(&mut views, region);
+            (viewer, OwnView::default(), Replies::default())
+        })
         .collect();
     let mut writer = FrameWriter::default();
     let mut out = BytesMut::with_capacity(1 << 20);
@@ -65,7 +70,7 @@ fn measure(n: usize) {
     for tick in 1..=TICKS {
         let batch = batch_of(&mut walkers, side, tick, &mut seed, &fresh);
         let start = now();
-        view.apply(&batch);
+        views[region].apply(&batch);
         let applied = now();
         for (i, ((_, own, _), walker)) in clients.iter_mut().zip(&walkers).enumerate() {
             let (sin, cos) = walker.heading.sin_cos();
@@ -85,8 +90,8 @@ fn measure(n: usize) {
         let warm = tick > 20;
         let began = now();
         for ((viewer, own, replies), walker) in clients.iter_mut().zip(&walkers) {
-            viewer.hold_cells(&mut view, &config, walker.at[0], walker.at[1]);
-            writer.write(&view, &config, viewer, own, replies, &mut out);
+            viewer.hold_cells(&mut views, &map, &config, walker.at[0], walker.at[1]);
+            writer.write(&views, &config, viewer, own, replies, &mut out);
             let frame = out.split().freeze();
             if warm {
                 bytes += frame.len() as u64;
@@ -105,7 +110,7 @@ fn measure(n: usize) {
             frames.push(done - began);
             copies.push(now() - done);
         }
-        fresh = view.take_changes().0;
+        fresh = views[region].take_changes().0;
     }
     let per = |mut times: Vec<Duration>| {
         times.sort_unstable();

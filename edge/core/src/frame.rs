@@ -3,14 +3,18 @@
 //! A frame is made from tables that the tick has filled already; what did not change costs nothing. Records are deltas only if
 //! this client was sent the tick before; else absolute, so that a frame after a skipped one is complete by itself. Making a
 //! frame *is* sending it: the caller must have found the socket writable, and must close the connection if it then fails.
+//!
+//! A frame is a tick of the client's own region, with the newest that is known of the others that it sees. Deltas are only in
+//! frames that follow upon another of the same region, whichever region's entity they are of: a client need not know whose it is.
 
 use bytes::BytesMut;
 use marchland_proto::records::{MotionRun, OwnState, put_i24};
 use marchland_types::limits::{QUANTA_PER_M, VISIBLE_MAX};
 
-use crate::interest::{Changes, InterestConfig, PickScratch, Standing, Viewer};
+use crate::interest::{Changes, InterestConfig, PickScratch, Seen, Viewer};
 use crate::replies::Replies;
-use crate::view::{NO_DELTA, RegionView};
+use crate::view::{Hot, NO_DELTA, RegionView};
+use crate::views::{ViewId, Views};
 use crate::wire::{put_bytes, put_float, put_length_delimited, put_message, put_sint, put_uint};
 
 /// Bytes of replies in one frame; a longer single one goes alone.
@@ -52,34 +56,52 @@ pub struct FrameWriter {
     scratch: PickScratch,
     changes: Changes,
     runs: [Vec<u8>; 4],
+    terms: Vec<Terms>,
     out: Vec<u8>,
 }
 
+/// On which terms a client is sent what one region has.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    view: ViewId,
+    /// Revision that it was sent last; 0 if none.
+    sent: u32,
+    /// It may be sent deltas.
+    follows: bool,
+}
+
 impl FrameWriter {
-    /// Appends to `out` the `ServerMessage` with the newest tick of `view` for this viewer. `false`, and nothing is written,
-    /// as long as the client's own state has not come.
+    /// Appends to `out` the `ServerMessage` with the newest tick of the viewer's own region. `false`, and nothing is written, as long
+    /// as it follows none or the client's own state has not come.
     pub fn write(
         &mut self,
-        view: &RegionView,
+        views: &Views,
         config: &InterestConfig,
         viewer: &mut Viewer,
         own: &mut OwnView,
         replies: &mut Replies,
         out: &mut BytesMut,
     ) -> bool {
-        if !own.known {
-            return false;
-        }
-        let full = viewer.sent.is_none();
+        let Some(view) = viewer.parts.first().map(|part| &views[part.view]).filter(|_| own.known) else { return false };
+        let full = viewer.is_new;
         let quanta = |m: f32| (m * QUANTA_PER_M) as i32;
         let at = [quanta(own.state.position[0]), quanta(own.state.position[1]), quanta(own.state.position[2])];
-        viewer.refresh(view, config, Standing { slot: own.state.slot, at }, &mut self.scratch, &mut self.changes);
+        viewer.refresh(views, config, at, &mut self.scratch, &mut self.changes);
+        // Regions go by the clocks of their owners; what a client is shown does not go back.
+        viewer.server_ms = viewer.server_ms.max(view.server_ms());
+        let follows = !viewer.came && viewer.parts[0].sent.is_some_and(|sent| view.deltas_follow(sent));
+        self.terms.clear();
+        self.terms.extend(viewer.parts.iter().map(|part| Terms {
+            view: part.view,
+            sent: part.sent.unwrap_or(0),
+            follows: follows && part.sent.is_some_and(|sent| views[part.view].deltas_follow(sent)),
+        }));
         self.out.clear();
-        let Self { changes, runs, out: body, .. } = self;
+        let Self { changes, runs, terms, out: body, .. } = self;
         put_message(body, 2, |body| {
             put_uint(body, 1, u64::from(view.region()));
             put_uint(body, 2, view.tick());
-            put_uint(body, 3, view.server_ms());
+            put_uint(body, 3, viewer.server_ms);
             if view.time_rate() != 100 {
                 put_uint(body, 4, u64::from(view.time_rate()));
             }
@@ -87,18 +109,30 @@ impl FrameWriter {
             if own.changed || full {
                 put_self(body, &own.state);
             }
-            put_enters(body, view, viewer, changes);
+            for seen in &viewer.seen[changes.enters_from..] {
+                put_enter(body, &views[terms[usize::from(seen.part)].view], seen);
+            }
             if !full {
                 put_bytes(body, 8, &changes.leaves);
+                // The loops of a client that sees one region are as tight as can be.
+                if let [terms] = terms[..] {
+                    put_others(body, viewer, changes, runs, |_| (view, terms));
+                } else {
+                    put_others(body, viewer, changes, runs, |seen| {
+                        let terms = terms[usize::from(seen.part)];
+                        (&views[terms.view], terms)
+                    });
+                }
             }
-            put_motion(body, view, viewer, changes, runs);
-            put_looks(body, view, viewer, changes);
             put_replies(body, replies);
             put_uint(body, 12, u64::from(full));
-            put_events(body, view, viewer, config, at);
+            put_events(body, views, viewer, config, at);
         });
         own.changed = false;
-        viewer.sent = Some(view.revision());
+        (viewer.is_new, viewer.came) = (false, false);
+        for part in &mut viewer.parts {
+            part.sent = Some(views[part.view].revision());
+        }
         out.extend_from_slice(body);
         true
     }
@@ -117,35 +151,38 @@ fn put_self(out: &mut Vec<u8>, own: &OwnState) {
     });
 }
 
-fn put_enters(out: &mut Vec<u8>, view: &RegionView, viewer: &Viewer, changes: &Changes) {
-    for seen in &viewer.seen[changes.enters_from..] {
-        let (hot, facts) = (&view.hot[seen.slot as usize], &view.facts[seen.slot as usize]);
-        put_message(out, 7, |out| {
-            put_uint(out, 1, u64::from(seen.alias));
-            put_uint(out, 2, facts.entity);
-            put_uint(out, 3, u64::from(facts.kind));
-            put_bytes(out, 4, facts.name.as_bytes());
-            put_bytes(out, 5, &facts.look);
-            for (axis, value) in hot.at.into_iter().enumerate() {
-                put_sint(out, 6 + axis as u8, value);
-            }
-            put_uint(out, 9, u64::from(hot.yaw));
-        });
-    }
+fn put_enter(out: &mut Vec<u8>, view: &RegionView, seen: &Seen) {
+    let (hot, facts) = (&view.hot[seen.slot as usize], &view.facts[seen.slot as usize]);
+    put_message(out, 7, |out| {
+        put_uint(out, 1, u64::from(seen.alias));
+        put_uint(out, 2, facts.entity);
+        put_uint(out, 3, u64::from(facts.kind));
+        put_bytes(out, 4, facts.name.as_bytes());
+        put_bytes(out, 5, &facts.look);
+        for (axis, value) in hot.at.into_iter().enumerate() {
+            put_sint(out, 6 + axis as u8, value);
+        }
+        put_uint(out, 9, u64::from(hot.yaw));
+    });
 }
 
-fn put_motion(out: &mut Vec<u8>, view: &RegionView, viewer: &Viewer, changes: &Changes, runs: &mut [Vec<u8>; 4]) {
-    let Some(sent) = viewer.sent else { return };
-    let follows = view.deltas_follow(sent);
+/// Motion and looks of those that were in view before. `terms_of` says which region has one, and what the client knows of it.
+fn put_others<'a>(
+    out: &mut Vec<u8>,
+    viewer: &Viewer,
+    changes: &Changes,
+    runs: &mut [Vec<u8>; 4],
+    terms_of: impl Fn(&Seen) -> (&'a RegionView, Terms),
+) {
     for run in runs.iter_mut() {
         run.clear();
     }
-    for seen in &viewer.seen[..changes.enters_from] {
+    for seen in &viewer.seen[..changes.crossed_from] {
+        let (view, Terms { sent, follows, .. }) = terms_of(seen);
         let hot = &view.hot[seen.slot as usize];
         if hot.moved <= sent {
             continue;
         }
-        let [x, y, z] = hot.at;
         if follows && hot.delta != NO_DELTA {
             let [dx, dy, dz] = hot.delta;
             if dy == 0 {
@@ -155,18 +192,40 @@ fn put_motion(out: &mut Vec<u8>, view: &RegionView, viewer: &Viewer, changes: &C
                 runs[MotionRun::DeltaHeight as usize].extend_from_slice(&record);
             }
         } else {
-            let rose = hot.rose > sent;
-            let run = &mut runs[if rose { MotionRun::AbsoluteHeight } else { MotionRun::Absolute } as usize];
-            run.push(seen.alias);
-            put_i24(run, x);
-            if rose {
-                let height = y.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
-                run.extend_from_slice(&height.to_le_bytes());
-            }
-            put_i24(run, z);
-            run.push(hot.yaw);
+            put_absolute(runs, seen.alias, hot, hot.rose > sent);
         }
     }
+    // Of another region than before: nothing that the client was sent is of use.
+    for seen in &viewer.seen[changes.crossed_from..changes.enters_from] {
+        put_absolute(runs, seen.alias, &terms_of(seen).0.hot[seen.slot as usize], true);
+    }
+    put_runs(out, runs);
+    let looked = |(i, seen): &(usize, &Seen)| {
+        let (view, terms) = terms_of(seen);
+        view.hot[seen.slot as usize].looked > terms.sent || *i >= changes.crossed_from
+    };
+    for (_, seen) in viewer.seen[..changes.enters_from].iter().enumerate().filter(looked) {
+        put_message(out, 10, |out| {
+            put_uint(out, 1, u64::from(seen.alias));
+            put_bytes(out, 2, &terms_of(seen).0.facts[seen.slot as usize].look);
+        });
+    }
+}
+
+fn put_absolute(runs: &mut [Vec<u8>; 4], alias: u8, hot: &Hot, with_height: bool) {
+    let [x, y, z] = hot.at;
+    let run = &mut runs[if with_height { MotionRun::AbsoluteHeight } else { MotionRun::Absolute } as usize];
+    run.push(alias);
+    put_i24(run, x);
+    if with_height {
+        let height = y.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
+        run.extend_from_slice(&height.to_le_bytes());
+    }
+    put_i24(run, z);
+    run.push(hot.yaw);
+}
+
+fn put_runs(out: &mut Vec<u8>, runs: &[Vec<u8>; 4]) {
     let len: usize = runs.iter().filter(|run| !run.is_empty()).map(|run| 2 + run.len()).sum();
     if len == 0 {
         return;
@@ -182,18 +241,6 @@ fn put_motion(out: &mut Vec<u8>, view: &RegionView, viewer: &Viewer, changes: &C
 }
 
 const _: () = assert!(VISIBLE_MAX <= u8::MAX as usize, "a run counts its records in one byte");
-
-fn put_looks(out: &mut Vec<u8>, view: &RegionView, viewer: &Viewer, changes: &Changes) {
-    let Some(sent) = viewer.sent else { return };
-    for seen in &viewer.seen[..changes.enters_from] {
-        if view.hot[seen.slot as usize].looked > sent {
-            put_message(out, 10, |out| {
-                put_uint(out, 1, u64::from(seen.alias));
-                put_bytes(out, 2, &view.facts[seen.slot as usize].look);
-            });
-        }
-    }
-}
 
 fn put_replies(out: &mut Vec<u8>, replies: &mut Replies) {
     let (mut room, mut first) = (REPLY_BYTES_PER_FRAME, true);
@@ -213,28 +260,29 @@ fn put_replies(out: &mut Vec<u8>, replies: &mut Replies) {
     }
 }
 
-fn put_events(out: &mut Vec<u8>, view: &RegionView, viewer: &Viewer, config: &InterestConfig, at: [i32; 3]) {
-    if view.events.is_empty() {
-        return;
-    }
+fn put_events(out: &mut Vec<u8>, views: &Views, viewer: &Viewer, config: &InterestConfig, at: [i32; 3]) {
     let radius = config.radius_m * QUANTA_PER_M;
     let (mut left, mut room) = (EVENTS_PER_FRAME_MAX, EVENT_BYTES_PER_FRAME);
-    for event in &view.events {
-        let (dx, dz) = (event.x as f32 - at[0] as f32, event.z as f32 - at[2] as f32);
-        let entitled = event.audience.as_ref().is_none_or(|list| list.binary_search(&viewer.character()).is_ok());
-        if !entitled || dx * dx + dz * dz > radius * radius || event.body.len() > room {
-            continue;
-        }
-        put_message(out, 13, |out| {
-            put_uint(out, 1, u64::from(event.kind));
-            put_sint(out, 2, event.x);
-            put_sint(out, 3, event.z);
-            put_bytes(out, 4, &event.body);
-        });
-        room -= event.body.len();
-        left -= 1;
-        if left == 0 {
-            return;
+    for part in &viewer.parts {
+        let view = &views[part.view];
+        let newest = view.revision().wrapping_sub(1);
+        for event in view.events_after(part.sent.unwrap_or(newest)) {
+            let (dx, dz) = (event.x as f32 - at[0] as f32, event.z as f32 - at[2] as f32);
+            let entitled = event.audience.as_ref().is_none_or(|list| list.binary_search(&viewer.character()).is_ok());
+            if !entitled || dx * dx + dz * dz > radius * radius || event.body.len() > room {
+                continue;
+            }
+            put_message(out, 13, |out| {
+                put_uint(out, 1, u64::from(event.kind));
+                put_sint(out, 2, event.x);
+                put_sint(out, 3, event.z);
+                put_bytes(out, 4, &event.body);
+            });
+            room -= event.body.len();
+            left -= 1;
+            if left == 0 {
+                return;
+            }
         }
     }
 }

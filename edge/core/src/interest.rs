@@ -4,13 +4,19 @@
 //! session before all others. Picked anew a few times a second, staggered over clients; who is shown already counts as nearer
 //! by the hysteresis, so that two at the same distance do not take turns. Interest is a view: nothing here reaches `step`.
 //!
-//! What always holds: an alias names one entity from its `Enter` to its `leave`, and is not given anew in the frame in which it
-//! was freed; hidden entities are shown to entitled characters alone.
+//! A client sees entities of all regions that may hold any near it, its own region's first (`Part`).
+//!
+//! What always holds: an alias names one entity from its `Enter` to its `leave`, whichever region has it, and is not given anew
+//! in the frame in which it was freed; hidden entities are shown to entitled characters alone, and nobody to themselves; of two
+//! regions that both show an entity, the one with the higher move number counts.
 
-use marchland_types::CellId;
-use marchland_types::limits::{CELL_SIZE_M, QUANTA_PER_M, VIEW_RADIUS_M, VISIBLE_DEFAULT, VISIBLE_MAX};
+mod cells;
+mod crossing;
 
-use crate::view::RegionView;
+use marchland_types::limits::{QUANTA_PER_M, VIEW_RADIUS_M, VISIBLE_DEFAULT, VISIBLE_MAX};
+
+use crate::views::{ViewId, Views};
+use crossing::Limbo;
 
 /// Entities that a game may pin for one session. They come out of the visible ones.
 pub const PINNED_MAX: usize = 16;
@@ -85,17 +91,40 @@ pub(crate) struct Seen {
     pub(crate) slot: u32,
     pub(crate) generation: u32,
     pub(crate) alias: u8,
+    /// Index of the viewer's part that has it.
+    pub(crate) part: u8,
+}
+
+/// Whom an alias stands for.
+#[derive(Clone, Copy, Debug, Default)]
+struct Name {
+    entity: u64,
+    move_number: u64,
+}
+
+/// What a viewer sees of one region.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) view: ViewId,
+    /// Cells that are held in that view.
+    cells: Vec<u32>,
+    /// Revision that the client was sent last.
+    pub(crate) sent: Option<u32>,
 }
 
 /// Working memory of picks, shared by all clients of a loop.
 #[derive(Debug, Default)]
 pub struct PickScratch {
-    /// Nearness and slot; smaller is nearer.
+    /// Nearness and key; smaller is nearer. A key is a slot, counted on through all parts.
     candidates: Vec<(f32, u32)>,
-    /// By slot: the pick that marked it last.
+    /// By key: the pick that marked it last.
     marks: Vec<u32>,
     pick: u32,
     pinned: Vec<u32>,
+    /// By part: key of its first slot.
+    bases: Vec<u32>,
+    gone: Vec<Seen>,
+    crossed: Vec<Seen>,
 }
 
 /// Working memory of a frame: what a pick changed.
@@ -103,24 +132,36 @@ pub struct PickScratch {
 pub(crate) struct Changes {
     /// Aliases that go out of view.
     pub(crate) leaves: Vec<u8>,
-    /// Indexes into the viewer's list from which entities are new.
+    /// Index into the viewer's list from which entities are in view as before, but were another region's.
+    pub(crate) crossed_from: usize,
+    /// Index from which they are new.
     pub(crate) enters_from: usize,
 }
 
-/// What one client sees of its region.
+/// What one client sees.
 #[derive(Debug)]
 pub struct Viewer {
     character: u64,
+    /// Its own entity, which it is never shown.
+    entity: u64,
+    /// By region, the own one first. Empty until it follows one.
+    pub(crate) parts: Vec<Part>,
     pub(crate) seen: Vec<Seen>,
+    /// In view, and between two regions.
+    limbo: Vec<Limbo>,
+    /// By alias.
+    names: Vec<Name>,
     /// Bit per alias that may be given.
     free: u128,
-    /// Cells that are held in the region's view.
-    cells: Vec<u32>,
-    /// Where the cells were chosen, in metres.
-    cells_at: Option<[f32; 2]>,
+    /// Where the cells were chosen, in metres, and by which map.
+    cells_at: Option<([f32; 2], u32)>,
     pinned: Vec<u64>,
-    /// Revision that the client was sent last.
-    pub(crate) sent: Option<u32>,
+    /// The client was sent nothing that it may build upon.
+    pub(crate) is_new: bool,
+    /// The frame before was another region's.
+    pub(crate) came: bool,
+    /// Time of the newest frame, in milliseconds since 1970.
+    pub(crate) server_ms: u64,
     /// Ticks until the next pick.
     repick_in: u32,
     /// Picks to come at once, because the cells around it are still on their way.
@@ -129,27 +170,26 @@ pub struct Viewer {
 
 /// Frames after arrival that are picked for anew: the first cells come within them.
 const ARRIVING_FRAMES: u8 = 6;
-
-/// Where the client's own character stands.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Standing {
-    pub(crate) slot: u32,
-    /// In quanta.
-    pub(crate) at: [i32; 3],
-}
+/// Regions of which one client sees something. Where more meet, the others are not seen.
+const PARTS_MAX: usize = 16;
 
 impl Viewer {
-    /// Of a character that was sent nothing yet. `phase` staggers the picks of different clients.
+    /// Of a character, with its entity, that was sent nothing yet. `phase` staggers the picks of different clients.
     #[must_use]
-    pub fn new(character: u64, phase: u32) -> Self {
+    pub fn new(character: u64, entity: u64, phase: u32) -> Self {
         Self {
             character,
+            entity,
+            parts: Vec::new(),
             seen: Vec::new(),
+            limbo: Vec::new(),
+            names: Vec::new(),
             free: u128::MAX,
-            cells: Vec::new(),
             cells_at: None,
             pinned: Vec::new(),
-            sent: None,
+            is_new: true,
+            came: true,
+            server_ms: 0,
             repick_in: phase,
             arriving: ARRIVING_FRAMES,
         }
@@ -164,7 +204,7 @@ impl Viewer {
     /// Entities in view.
     #[must_use]
     pub fn visible(&self) -> usize {
-        self.seen.len()
+        self.seen.len() + self.limbo.len()
     }
 
     /// Entities that this session must be shown, by id, the most important first.
@@ -175,82 +215,34 @@ impl Viewer {
 
     /// Everything must be sent anew: what the client knows is not certain.
     pub fn restart(&mut self) {
-        self.sent = None;
+        self.is_new = true;
         self.arriving = ARRIVING_FRAMES;
         self.seen.clear();
+        self.limbo.clear();
         self.free = u128::MAX;
     }
 
-    /// Gives back its cells. Must be called before a viewer is dropped.
-    pub fn release(&mut self, view: &mut RegionView) {
-        for cell in self.cells.drain(..) {
-            view.release(cell);
-        }
-        self.cells_at = None;
-    }
-
-    /// Keeps the cells around a position subscribed: those within the radius and the hysteresis, and those held already until
-    /// they are one hysteresis (at least 5 m) farther. Does nothing while the position has not moved by a few metres.
-    pub fn hold_cells(&mut self, view: &mut RegionView, config: &InterestConfig, x_m: f32, z_m: f32) {
-        let slack = (config.hysteresis_m * 0.5).clamp(1.0, 5.0);
-        if let Some([x, z]) = self.cells_at
-            && (x - x_m).abs().max((z - z_m).abs()) < slack
-        {
-            return;
-        }
-        self.cells_at = Some([x_m, z_m]);
-        let wanted_m = config.radius_m + config.hysteresis_m + slack;
-        let kept_m = wanted_m + config.hysteresis_m.max(5.0);
-        let mut i = 0;
-        while let Some(&cell) = self.cells.get(i) {
-            if distance_m(CellId::unpack(view.cell_id(cell)), x_m, z_m) > kept_m {
-                self.cells.swap_remove(i);
-                view.release(cell);
-            } else {
-                i += 1;
-            }
-        }
-        let low = CellId::of(x_m - wanted_m, z_m - wanted_m);
-        let high = CellId::of(x_m + wanted_m, z_m + wanted_m);
-        for x in low.x..=high.x {
-            for z in low.z..=high.z {
-                let id = CellId { x, z };
-                if distance_m(id, x_m, z_m) > wanted_m || self.cells.iter().any(|&held| view.cell_id(held) == id.pack()) {
-                    continue;
-                }
-                if let Some(cell) = view.retain(id.pack()) {
-                    self.cells.push(cell);
-                }
-            }
-        }
-    }
-
-    /// Drops who is gone, and picks anew when it is time or it has just arrived. Leaves are in `changes`, new ones at the end of `seen`.
+    /// Drops who is gone, and picks anew when it is time or it has just arrived. Leaves are in `changes`, new ones at the end of
+    /// `seen`, and before them those that are another region's now. `at` is where the client's own character stands, in quanta.
     pub(crate) fn refresh(
         &mut self,
-        view: &RegionView,
+        views: &Views,
         config: &InterestConfig,
-        own: Standing,
+        at: [i32; 3],
         scratch: &mut PickScratch,
         changes: &mut Changes,
     ) {
         changes.leaves.clear();
-        let leaves = &mut changes.leaves;
-        self.seen.retain(|seen| {
-            let there = view.hot[seen.slot as usize].generation == seen.generation;
-            if !there {
-                leaves.push(seen.alias);
-            }
-            there
-        });
-        changes.enters_from = self.seen.len();
         // Who was hidden just now is hidden in this frame, not at the next pick.
-        let hidden = self.sent.is_some_and(|sent| view.audiences_changed(sent));
-        if hidden || self.arriving > 0 || self.repick_in == 0 {
+        let changed = |part: &Part| part.sent.is_some_and(|sent| views[part.view].audiences_changed(sent));
+        let hidden = self.parts.iter().any(changed);
+        let picks = hidden || self.arriving > 0 || self.repick_in == 0;
+        self.sweep(views, picks, scratch, changes);
+        if picks {
             self.arriving = self.arriving.saturating_sub(1);
             // Arriving does not shift the phase, or all who arrived together would be picked for together.
             self.repick_in = self.repick_in.checked_sub(1).unwrap_or(config.repick_every_ticks.saturating_sub(1));
-            self.pick(view, config, own, scratch, changes);
+            self.pick(views, config, at, scratch, changes);
         } else {
             self.repick_in -= 1;
         }
@@ -260,90 +252,126 @@ impl Viewer {
         }
     }
 
-    fn pick(
-        &mut self,
-        view: &RegionView,
-        config: &InterestConfig,
-        own: Standing,
-        scratch: &mut PickScratch,
-        changes: &mut Changes,
-    ) {
-        let mark_seen = scratch.begin(view.hot.len());
+    fn pick(&mut self, views: &Views, config: &InterestConfig, at: [i32; 3], scratch: &mut PickScratch, changes: &mut Changes) {
+        let keys = scratch.lay_out(views, &self.parts);
+        let mark_seen = scratch.begin(keys);
         for seen in &self.seen {
-            scratch.marks[seen.slot as usize] = mark_seen;
+            scratch.marks[scratch.bases[usize::from(seen.part)] as usize + seen.slot as usize] = mark_seen;
         }
         scratch.candidates.clear();
         scratch.pinned.clear();
-        for &entity in &self.pinned {
-            if let Some(slot) = view.slot_of(entity)
-                && slot != own.slot
-                && view.facts[slot as usize].may_see(self.character)
-                && !scratch.pinned.contains(&slot)
+        let several = self.parts.len() > 1;
+        for &entity in self.pinned.iter().filter(|entity| **entity != self.entity) {
+            if let Some((part, slot)) = self.find(views, entity, 0)
+                && views[self.parts[part].view].facts[slot as usize].may_see(self.character)
+                && !self.is_elsewhere(views, entity, part, slot)
             {
-                scratch.pinned.push(slot);
-                scratch.candidates.push((-1.0, slot));
+                let key = scratch.bases[part] + slot;
+                if !scratch.pinned.contains(&key) {
+                    scratch.pinned.push(key);
+                    scratch.candidates.push((-1.0, key));
+                }
             }
         }
         let radius = config.radius_m * QUANTA_PER_M;
         let hysteresis = config.hysteresis_m * QUANTA_PER_M;
         let enter = radius * radius;
         let stay = (radius + hysteresis) * (radius + hysteresis);
-        let [x, z] = [own.at[0] as f32, own.at[2] as f32];
-        for &cell in &self.cells {
-            for &slot in view.slots_in(cell) {
-                let hot = &view.hot[slot as usize];
-                let (dx, dz) = (hot.at[0] as f32 - x, hot.at[2] as f32 - z);
-                let distance2 = dx * dx + dz * dz;
-                let known = scratch.marks[slot as usize] == mark_seen;
-                if distance2 > if known { stay } else { enter } || slot == own.slot {
-                    continue;
+        let [x, z] = [at[0] as f32, at[2] as f32];
+        for (i, part) in self.parts.iter().enumerate() {
+            let (view, base) = (&views[part.view], scratch.bases[i]);
+            for &cell in &part.cells {
+                for &slot in view.slots_in(cell) {
+                    let hot = &view.hot[slot as usize];
+                    let (dx, dz) = (hot.at[0] as f32 - x, hot.at[2] as f32 - z);
+                    let distance2 = dx * dx + dz * dz;
+                    let key = base + slot;
+                    let known = scratch.marks[key as usize] == mark_seen;
+                    if distance2 > if known { stay } else { enter } {
+                        continue;
+                    }
+                    let facts = &view.facts[slot as usize];
+                    if facts.entity == self.entity || !facts.may_see(self.character) || scratch.pinned.contains(&key) {
+                        continue;
+                    }
+                    if several && self.is_elsewhere(views, facts.entity, i, slot) {
+                        continue;
+                    }
+                    let counted = if known {
+                        let nearer = (distance2.sqrt() - hysteresis).max(0.0);
+                        nearer * nearer
+                    } else {
+                        distance2
+                    };
+                    scratch.candidates.push((counted * facts.nearness, key));
                 }
-                let facts = &view.facts[slot as usize];
-                if !facts.may_see(self.character) || scratch.pinned.contains(&slot) {
-                    continue;
-                }
-                let counted = if known {
-                    let nearer = (distance2.sqrt() - hysteresis).max(0.0);
-                    nearer * nearer
-                } else {
-                    distance2
-                };
-                scratch.candidates.push((counted * facts.nearness, slot));
             }
         }
-        let most = config.visible_max;
+        let most = config.visible_max.saturating_sub(self.limbo.len());
         if scratch.candidates.len() > most {
-            scratch.candidates.select_nth_unstable_by(most - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            if most > 0 {
+                scratch.candidates.select_nth_unstable_by(most - 1, |a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            }
             scratch.candidates.truncate(most);
         }
         // Marks again: chosen, and of those the ones that are new.
-        let mark_chosen = scratch.begin(view.hot.len());
-        for &(_, slot) in &scratch.candidates {
-            scratch.marks[slot as usize] = mark_chosen;
+        let mark_chosen = scratch.begin(keys);
+        for &(_, key) in &scratch.candidates {
+            scratch.marks[key as usize] = mark_chosen;
         }
-        let (marks, leaves) = (&mut scratch.marks, &mut changes.leaves);
+        let PickScratch { marks, bases, candidates, .. } = scratch;
+        let (leaves, crossed_from) = (&mut changes.leaves, changes.crossed_from);
+        let (mut index, mut crossed_stay) = (0, 0);
         self.seen.retain(|seen| {
-            let stays = marks[seen.slot as usize] == mark_chosen;
+            let key = bases[usize::from(seen.part)] as usize + seen.slot as usize;
+            let stays = marks[key] == mark_chosen;
             if stays {
-                marks[seen.slot as usize] = 0;
+                marks[key] = 0;
+                crossed_stay += usize::from(index >= crossed_from);
             } else {
                 leaves.push(seen.alias);
             }
+            index += 1;
             stays
         });
         changes.enters_from = self.seen.len();
-        for &(_, slot) in &scratch.candidates {
-            if marks[slot as usize] != mark_chosen || self.free == 0 {
+        changes.crossed_from = self.seen.len() - crossed_stay;
+        let mut part = 0;
+        for &(_, key) in candidates.iter() {
+            if marks[key as usize] != mark_chosen || self.free == 0 {
                 continue;
+            }
+            while part > 0 && key < bases[part] {
+                part -= 1;
+            }
+            while bases.get(part + 1).is_some_and(|&next| key >= next) {
+                part += 1;
             }
             let alias = self.free.trailing_zeros() as u8;
             self.free &= self.free - 1;
-            self.seen.push(Seen { slot, generation: view.hot[slot as usize].generation, alias });
+            let (view, slot) = (&views[self.parts[part].view], key - bases[part]);
+            let (hot, facts) = (&view.hot[slot as usize], &view.facts[slot as usize]);
+            if self.names.len() <= usize::from(alias) {
+                self.names.resize(usize::from(alias) + 1, Name::default());
+            }
+            self.names[usize::from(alias)] = Name { entity: facts.entity, move_number: facts.move_number };
+            self.seen.push(Seen { part: part as u8, slot, generation: hot.generation, alias });
         }
     }
 }
 
 impl PickScratch {
+    /// Gives each part its keys; returns how many there are.
+    fn lay_out(&mut self, views: &Views, parts: &[Part]) -> usize {
+        self.bases.clear();
+        let mut keys = 0;
+        for part in parts {
+            self.bases.push(keys as u32);
+            keys += views[part.view].hot.len();
+        }
+        keys
+    }
+
     /// A mark that nothing has yet.
     fn begin(&mut self, slots: usize) -> u32 {
         if self.marks.len() < slots {
@@ -356,16 +384,6 @@ impl PickScratch {
         self.pick += 1;
         self.pick
     }
-}
-
-/// From a position to the nearest point of a cell.
-fn distance_m(cell: CellId, x_m: f32, z_m: f32) -> f32 {
-    let outside = |cell: i16, v: f32| {
-        let low = f32::from(cell) * CELL_SIZE_M;
-        (low - v).max(v - low - CELL_SIZE_M).max(0.0)
-    };
-    let (dx, dz) = (outside(cell.x, x_m), outside(cell.z, z_m));
-    (dx * dx + dz * dz).sqrt()
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //!
 //! - [`session`]: one connection's life from `Hello` to the end; every output is an [`Effect`].
 //! - [`view`]: what is known of one region, in tables by the owner's slots, and which cells are subscribed to.
-//! - [`interest`]: which entities one client is shown ([`Viewer`]).
+//! - [`views`]: the regions that are followed ([`Views`]).
+//! - [`interest`]: which entities of all of them one client is shown ([`Viewer`]).
 //! - [`frame`]: the bytes of one client's frame ([`FrameWriter`]).
 //! - [`map`]: the world's regions on its ground ([`RegionMap`]).
 //! - [`uplink`]: what goes to a region's owner, gathered into one message.
@@ -20,6 +21,7 @@ pub mod session;
 mod test_owner;
 pub mod uplink;
 pub mod view;
+pub mod views;
 mod wire;
 
 pub use frame::{FrameWriter, OwnView};
@@ -28,6 +30,7 @@ pub use map::RegionMap;
 pub use session::{Effect, Session, SessionConfig};
 pub use uplink::Uplink;
 pub use view::{Applied, RegionView};
+pub use views::{ViewId, Views};
 
 use sha2::{Digest, Sha256};
 

@@ -27,7 +27,7 @@ use marchland_types::limits::{
     CLIENT_MESSAGE_MAX_BYTES, CLIENT_MESSAGES_BURST, CLIENT_MESSAGES_PER_S, HELLO_DEADLINE_MS, IDLE_TIMEOUT_MS, JOIN_DEADLINE_MS,
     PINGS_BURST, PINGS_PER_S, RESUME_SECRET_BYTES,
 };
-use marchland_types::{AttachNumber, CharacterId, GroupId, SessionEpoch};
+use marchland_types::{AttachNumber, CharacterId, GroupId, GroupKind, SessionEpoch};
 use prost::Message;
 
 use crate::rate::TokenBucket;
@@ -383,8 +383,8 @@ impl Session {
                     playing.unacked.applied(answer.next_seq.saturating_sub(1));
                     playing.replies.offer_kept(&answer.replies);
                 } else if answer.code == Code::Moved as u32 {
-                    if let Some(moved) = &answer.moved {
-                        playing.moved(now, moved, out);
+                    if let Some(moved) = answer.moved {
+                        self.went(now, &moved, out);
                     }
                 } else if answer.code == Code::NotAdmitted as u32 {
                     playing.not_admitted(now, out);
@@ -403,8 +403,20 @@ impl Session {
         }
         match &mut self.state {
             State::Joining { joining, .. } => joining.moved(now, moved, out),
-            State::Playing(playing) | State::Leaving { playing, .. } => playing.moved(now, moved, out),
+            State::Playing(_) | State::Leaving { .. } => self.went(now, moved, out),
             State::Fresh { .. } | State::Closed => {}
+        }
+    }
+
+    /// The character of a session that plays is said to have gone.
+    fn went(&mut self, now: Duration, moved: &SessionMoved, out: &mut Vec<Effect>) {
+        match &mut self.state {
+            State::Playing(playing) | State::Leaving { playing, .. } if is_region(moved) => playing.moved(now, moved, out),
+            // To a vault: the session is over. One who says goodbye is told so by the region.
+            State::Playing(playing) if moved.move_number > playing.move_number => {
+                self.refuse(Refusal::new(Code::BadResume, "the character left the world"), out);
+            }
+            State::Playing(_) | State::Leaving { .. } | State::Fresh { .. } | State::Joining { .. } | State::Closed => {}
         }
     }
 
@@ -647,6 +659,11 @@ impl Playing {
             None => self.give_again(now, out),
         }
     }
+}
+
+/// Whether it went to a region: else it left the world.
+fn is_region(moved: &SessionMoved) -> bool {
+    GroupId(moved.group).kind() == Some(GroupKind::Region)
 }
 
 fn detach_order(key: SessionKey, goodbye: bool) -> DetachOrder {

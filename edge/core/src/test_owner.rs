@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use marchland_proto::client::{Frame, ServerMessage, server_message::Body};
-use marchland_proto::cluster::{Audience, CellPart, EntityRecord, RegionBatch};
+use marchland_proto::cluster::{Audience, CellPart, EntityRecord, HandedOff, RegionBatch};
 use marchland_proto::records::{ClientMotion, Motion, OwnState, client_motions, metres};
 use marchland_types::CellId;
 use prost::Message;
@@ -22,13 +22,18 @@ pub(crate) struct Ent {
     looked: bool,
     pub(crate) audience: Option<Vec<u64>>,
     pub(crate) priority: u32,
+    pub(crate) move_number: u64,
 }
 
 /// Holds slots and sends what the cells' subscribers are owed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Owner {
+    region: u32,
     pub(crate) slots: Vec<Option<Ent>>,
     left: Vec<(u32, u32)>,
+    handed: Vec<(u32, HandedOff)>,
+    /// Entities of which nobody was told that they went: their cell was sent in full.
+    pub(crate) untold: Vec<u64>,
     next_entity: u64,
     pub(crate) tick: u64,
     pub(crate) index: u64,
@@ -40,11 +45,47 @@ pub(crate) fn cell_of(at: [i32; 3]) -> u32 {
     CellId::of(metres(at[0]), metres(at[2])).pack()
 }
 
+impl Default for Owner {
+    fn default() -> Self {
+        Self::of(7)
+    }
+}
+
 impl Owner {
-    pub(crate) fn spawn(&mut self, at: [i32; 3]) -> u32 {
-        self.next_entity += 1;
-        let ent =
-            Ent { entity: self.next_entity, at, before: None, cell: None, look: 1, looked: true, audience: None, priority: 0 };
+    /// Of a region. Its entities' ids are no other's.
+    pub(crate) fn of(region: u32) -> Self {
+        Self {
+            region,
+            slots: Vec::new(),
+            left: Vec::new(),
+            handed: Vec::new(),
+            untold: Vec::new(),
+            next_entity: u64::from(region) * 1_000,
+            tick: 0,
+            index: 0,
+            cells: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+        }
+    }
+
+    /// An entity goes to another region; what it is now is for that one.
+    pub(crate) fn hand_over(&mut self, slot: u32, to_group: u64) -> Ent {
+        let mut ent = self.slots[slot as usize].take().unwrap();
+        ent.move_number += 1;
+        if let Some(cell) = ent.cell.take() {
+            let handed = HandedOff { slot, entity: ent.entity, move_number: ent.move_number, to_group };
+            self.handed.push((cell, handed));
+        }
+        (ent.before, ent.looked) = (None, true);
+        ent
+    }
+
+    /// Takes one that came from another region.
+    pub(crate) fn receive(&mut self, ent: Ent) -> u32 {
+        self.place(ent)
+    }
+
+    fn place(&mut self, ent: Ent) -> u32 {
         let free = self.slots.iter().position(Option::is_none);
         let slot = free.unwrap_or_else(|| {
             self.slots.push(None);
@@ -52,6 +93,21 @@ impl Owner {
         });
         self.slots[slot] = Some(ent);
         slot as u32
+    }
+
+    pub(crate) fn spawn(&mut self, at: [i32; 3]) -> u32 {
+        self.next_entity += 1;
+        self.place(Ent {
+            entity: self.next_entity,
+            at,
+            before: None,
+            cell: None,
+            look: 1,
+            looked: true,
+            audience: None,
+            priority: 0,
+            move_number: 1,
+        })
     }
 
     pub(crate) fn despawn(&mut self, slot: u32) {
@@ -105,7 +161,7 @@ impl Owner {
             yaw: u32::from(ent.look),
             priority: ent.priority,
             audience: ent.audience.clone().map(|characters| Audience { kind: 3, characters }),
-            move_number: 0,
+            move_number: ent.move_number,
         }
     }
 
@@ -119,6 +175,14 @@ impl Owner {
         }
         for (cell, slot) in std::mem::take(&mut self.left) {
             part(&mut parts, cell).left.push(slot);
+        }
+        for (cell, handed) in std::mem::take(&mut self.handed) {
+            // As a real owner does: what is sent in full is nothing but what is there.
+            if self.fresh.contains(&cell) {
+                self.untold.push(handed.entity);
+            } else {
+                part(&mut parts, cell).handed.push(handed);
+            }
         }
         for (slot, ent) in self.slots.iter_mut().enumerate() {
             let (slot, Some(ent)) = (slot as u32, ent) else { continue };
@@ -152,7 +216,7 @@ impl Owner {
         }
         RegionBatch {
             group: 1,
-            region: 7,
+            region: self.region,
             tick: self.tick,
             index: self.index,
             server_ms: self.tick * 50,
@@ -183,7 +247,9 @@ pub(crate) struct Shown {
 #[derive(Debug, Default)]
 pub(crate) struct Believer {
     pub(crate) others: BTreeMap<u8, Shown>,
+    pub(crate) region: u32,
     pub(crate) tick: u64,
+    server_ms: u64,
 }
 
 impl Believer {
@@ -192,7 +258,9 @@ impl Believer {
         let message = ServerMessage::decode(bytes).unwrap();
         assert_eq!(message.encode_to_vec(), bytes, "byte for byte what prost writes");
         let Some(Body::Frame(frame)) = message.body else { panic!("not a frame") };
-        assert!(frame.tick > self.tick, "frames never go back");
+        let same = frame.region == self.region;
+        assert!(frame.tick > self.tick || !same, "frames never go back");
+        assert!(frame.server_ms >= self.server_ms, "nor does time, whatever the region");
         if frame.full {
             self.others.clear();
         }
@@ -204,7 +272,7 @@ impl Believer {
             assert!(self.others.insert(enter.alias as u8, shown).is_none(), "alias {} is taken", enter.alias);
             assert!(!frame.leaves.contains(&(enter.alias as u8)), "alias given in the frame that freed it");
         }
-        let follows = frame.tick == self.tick + 1;
+        let follows = same && frame.tick == self.tick + 1;
         client_motions(&frame.motion, |motion| match motion {
             ClientMotion::Delta { alias, by, .. } => {
                 assert!(follows, "a delta without the tick before");
@@ -222,7 +290,7 @@ impl Believer {
         for look in &frame.looks {
             self.others.get_mut(&(look.alias as u8)).unwrap().look = look.look[0];
         }
-        self.tick = frame.tick;
+        (self.region, self.tick, self.server_ms) = (frame.region, frame.tick, frame.server_ms);
         frame
     }
 }

@@ -2,13 +2,14 @@
 //!
 //! The owner's batches go in through [`RegionView::apply`]; viewers keep cells subscribed through [`RegionView::retain`] and
 //! [`RegionView::release`]. What always holds: only entities of subscribed cells are kept; a batch that is not newer than what
-//! is known changes nothing; an entity that left and another one that took its slot never look alike (`generation`).
+//! is known changes nothing; an entity that left and another one that took its slot never look alike (`generation`); of an entity that
+//! went to another region it is known for a while that it did.
 //! It refuses slots and cells beyond its bounds, whatever the owner says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use marchland_proto::cluster::{Audience, CellEvent, CellPart, EntityRecord, RegionBatch};
+use marchland_proto::cluster::{Audience, CellEvent, CellPart, EntityRecord, HandedOff, RegionBatch};
 use marchland_proto::records::Motion;
 use marchland_types::limits::NAME_MAX_BYTES;
 use marchland_types::{EntityId, GroupId, planted};
@@ -19,6 +20,12 @@ pub const SLOTS_MAX: usize = 1 << 18;
 pub const CELLS_MAX: usize = 1 << 18;
 /// Area events kept of one tick. They are best effort.
 pub const EVENTS_PER_TICK_MAX: usize = 1024;
+/// Ticks for which they are kept: a client whose frames follow another region's ticks is sent them with its next frame.
+const EVENT_TICKS: u32 = 4;
+/// Ticks for which it is kept that an entity went to another region: longer than a client's frames wait for one another.
+const HANDED_TICKS: u32 = 40;
+/// Entities of which that is kept. Of more, clients are shown that they leave and enter.
+const HANDED_MAX: usize = 4096;
 /// Ticks for which a cell stays subscribed after its last viewer left: whoever walks along a cell's edge does not make the
 /// owner send its content again and again.
 pub const CELL_LINGER_TICKS: u32 = 40;
@@ -64,6 +71,8 @@ pub(crate) struct Facts {
     pub(crate) kind: u32,
     pub(crate) name: String,
     pub(crate) look: Bytes,
+    /// Raised each time that it goes to another region.
+    pub(crate) move_number: u64,
     /// Factor by which its squared distance counts in interest: 1 for priority 0, less for more important ones.
     pub(crate) nearness: f32,
     /// `None`: everyone may see it. Else the characters that may, sorted.
@@ -100,9 +109,11 @@ struct Cell {
     slots: Vec<u32>,
 }
 
-/// Something that happened in this tick.
+/// Something that happened not long ago.
 #[derive(Clone, Debug)]
 pub(crate) struct Event {
+    /// Revision in which it happened.
+    revision: u32,
     pub(crate) kind: u32,
     pub(crate) x: i32,
     pub(crate) z: i32,
@@ -143,7 +154,15 @@ pub struct RegionView {
     cells: Vec<Cell>,
     cell_by_id: BTreeMap<u32, u32>,
     free_cells: Vec<u32>,
-    pub(crate) events: Vec<Event>,
+    /// In order of revisions.
+    events: Vec<Event>,
+    /// Those of the newest revision begin here.
+    events_from: usize,
+    /// Entities that went to other regions: the number under which they arrive there, and the revision.
+    handed: BTreeMap<u64, (u64, u32)>,
+    handed_order: VecDeque<(u32, u64)>,
+    /// Viewers that see something of it.
+    followers: u32,
     subscribe: Vec<u32>,
     /// Cells without viewers whose time is not over.
     lingering: Vec<u32>,
@@ -171,6 +190,10 @@ impl RegionView {
             cell_by_id: BTreeMap::new(),
             free_cells: Vec::new(),
             events: Vec::new(),
+            events_from: 0,
+            handed: BTreeMap::new(),
+            handed_order: VecDeque::new(),
+            followers: 0,
             subscribe: Vec::new(),
             lingering: Vec::new(),
         }
@@ -255,6 +278,37 @@ impl RegionView {
 
     pub(crate) fn cell_id(&self, cell: u32) -> u32 {
         self.cells[cell as usize].id
+    }
+
+    /// Where an entity is under at least a given move number.
+    pub(crate) fn find(&self, entity: u64, least_move_number: u64) -> Option<u32> {
+        self.slot_of(entity).filter(|&slot| self.facts[slot as usize].move_number >= least_move_number)
+    }
+
+    /// The number under which an entity that was here arrives elsewhere.
+    pub(crate) fn handed(&self, entity: u64) -> Option<u64> {
+        self.handed.get(&entity).map(|(move_number, _)| *move_number)
+    }
+
+    /// What happened after `revision`, as far as it is kept.
+    pub(crate) fn events_after(&self, revision: u32) -> &[Event] {
+        &self.events[self.events.partition_point(|event| event.revision <= revision)..]
+    }
+
+    /// A viewer begins to see something of the region.
+    pub fn follow(&mut self) {
+        self.followers += 1;
+    }
+
+    /// It does not any more.
+    pub fn unfollow(&mut self) {
+        self.followers -= 1;
+    }
+
+    /// Whether any viewer sees something of it.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.followers > 0
     }
 
     /// A viewer wants a cell. Returns its handle for [`RegionView::release`], or `None` when there are too many cells.
@@ -357,7 +411,7 @@ impl RegionView {
         let applied = if late || batch.index > self.index && batch.tick > self.tick {
             self.continuous = batch.tick == self.tick + 1 && self.revision > 0;
             self.revision = self.revision.wrapping_add(1);
-            self.events.clear();
+            self.forget_old();
             (self.index, self.tick, self.region) = (batch.index, batch.tick, batch.region);
             self.server_ms = self.server_ms.max(batch.server_ms);
             self.time_rate = if batch.time_rate == 0 { 100 } else { batch.time_rate.min(100) };
@@ -388,8 +442,43 @@ impl RegionView {
                     self.leave(slot);
                 }
             }
+            for handed in &part.handed {
+                self.hand_over(handed);
+            }
         }
         applied
+    }
+
+    /// What was kept for a few ticks and is too old now.
+    fn forget_old(&mut self) {
+        let revision = self.revision;
+        if !self.events.is_empty() {
+            self.events.retain(|event| revision.wrapping_sub(event.revision) < EVENT_TICKS);
+        }
+        self.events_from = self.events.len();
+        while let Some(&(at, entity)) = self.handed_order.front()
+            && revision.wrapping_sub(at) > HANDED_TICKS
+        {
+            self.handed_order.pop_front();
+            // It may have been here again since.
+            if self.handed.get(&entity).is_some_and(|(_, since)| *since == at) {
+                self.handed.remove(&entity);
+            }
+        }
+    }
+
+    /// An entity went to another region. Unless it is back already: the higher number counts.
+    fn hand_over(&mut self, handed: &HandedOff) {
+        if let Some(slot) = self.slot_of(handed.entity) {
+            if self.facts[slot as usize].move_number >= handed.move_number {
+                return;
+            }
+            self.leave(slot);
+        }
+        if self.handed_order.len() < HANDED_MAX {
+            self.handed.insert(handed.entity, (handed.move_number, self.revision));
+            self.handed_order.push_back((self.revision, handed.entity));
+        }
     }
 
     fn take_part(&mut self, cell: u32, part: &CellPart) {
@@ -402,8 +491,8 @@ impl RegionView {
             Err(_) => self.cells[cell as usize].known = false,
         }
         for event in &part.events {
-            if self.events.len() < EVENTS_PER_TICK_MAX {
-                self.events.push(event_of(event));
+            if self.events.len() - self.events_from < EVENTS_PER_TICK_MAX {
+                self.events.push(event_of(event, self.revision));
             }
         }
     }
@@ -459,6 +548,7 @@ impl RegionView {
         let name = if record.name.len() <= NAME_MAX_BYTES { record.name.as_str() } else { "" };
         facts.entity = record.entity;
         facts.kind = record.kind;
+        facts.move_number = record.move_number;
         if facts.name != name {
             name.clone_into(&mut facts.name);
         }
@@ -560,6 +650,8 @@ impl RegionView {
         }
         assert_eq!(listed, self.by_entity.len(), "every entity is in one cell");
         assert_eq!(listed, self.hot.iter().filter(|hot| hot.present()).count());
+        assert!(self.handed.len() <= self.handed_order.len() && self.handed_order.len() <= HANDED_MAX);
+        assert!(self.events.len() <= EVENTS_PER_TICK_MAX * EVENT_TICKS as usize);
     }
 }
 
@@ -569,8 +661,15 @@ fn sorted(audience: &Audience) -> Box<[u64]> {
     list.into()
 }
 
-fn event_of(event: &CellEvent) -> Event {
-    Event { kind: event.kind, x: event.x, z: event.z, body: event.body.clone(), audience: event.audience.as_ref().map(sorted) }
+fn event_of(event: &CellEvent, revision: u32) -> Event {
+    Event {
+        revision,
+        kind: event.kind,
+        x: event.x,
+        z: event.z,
+        body: event.body.clone(),
+        audience: event.audience.as_ref().map(sorted),
+    }
 }
 
 #[cfg(test)]

@@ -394,4 +394,22 @@ mod tests {
         ];
         assert_eq!(view.faults(), faults);
     }
+
+    #[test]
+    fn another_region_has_ticks_of_its_own() {
+        use marchland_proto::client::{Enter, Frame};
+        let mut view = PlayerView::default();
+        let frame = |region, tick, server_ms| Frame { region, tick, server_ms, ..Frame::default() };
+        let enter = Enter { alias: 3, entity: 9, ..Enter::default() };
+        view.apply(&Frame { full: true, enters: vec![enter], ..frame(1, 9_000, 50) }.encode_to_vec()).unwrap();
+        let absolute = Frame { motion: vec![2, 1, 3, 64, 0, 0, 0, 0, 0, 7].into(), ..frame(2, 8, 50) };
+        view.apply(&absolute.encode_to_vec()).unwrap();
+        let delta = vec![0, 1, 3, 1, 1, 0];
+        view.apply(&Frame { motion: delta.clone().into(), ..frame(2, 9, 100) }.encode_to_vec()).unwrap();
+        assert_eq!(view.others().map(|(alias, other)| (alias, other.at)).collect::<Vec<_>>(), [(3, [65, 0, 1])]);
+        assert_eq!(view.faults(), []);
+        // Nothing is relative to another region's tick, even if it is the next number; and time is one for all.
+        view.apply(&Frame { motion: delta.into(), ..frame(1, 10, 99) }.encode_to_vec()).unwrap();
+        assert_eq!(view.faults(), [Fault::TimeWentBack, Fault::DeltaAfterGap]);
+    }
 }

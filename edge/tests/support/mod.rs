@@ -1,7 +1,8 @@
-//! A small world for testing an edge alone: nodes that speak gRPC, one region that any of them may own, a directory.
+//! A small world for testing an edge alone: nodes that speak gRPC, one or two regions that any of them may own, a directory.
 //!
-//! Every tick is remembered ([`World::truth`]), so that what a client was shown can be compared with what was committed. The
-//! region obeys the rules that a real one has: attach numbers only grow, inputs apply at last + 1, replies are kept.
+//! Every tick is remembered ([`World::truth`]), so that what a client was shown can be compared with what was committed. A
+//! region obeys the rules that a real one has: attach numbers only grow, inputs apply at last + 1, replies are kept; who goes
+//! beyond its ground is handed over, with its session, and for a while it is known where to.
 
 #![allow(dead_code, reason = "not every test file uses all of it")]
 
@@ -63,8 +64,19 @@ impl Entropy for CountedEntropy {
     }
 }
 
+/// How far somebody goes beyond the border before they are handed over, in metres.
+const HYSTERESIS_M: f32 = 4.0;
+/// Ticks of the receiver until it has what was handed over.
+const CHANNEL_TICKS: u64 = 3;
+/// Ticks for which a region remembers where somebody went.
+const STUB_TICKS: u64 = 60;
+
 pub fn group() -> GroupId {
-    GroupId::region(WORLD, RegionId(1))
+    group_of(1)
+}
+
+fn group_of(region: u32) -> GroupId {
+    GroupId::region(WORLD, RegionId(region))
 }
 
 fn security(node: u32) -> ClusterSecurity {
@@ -84,6 +96,7 @@ struct Ent {
     step: [f32; 2],
     before: Option<[i32; 3]>,
     cell: Option<u32>,
+    move_number: u64,
 }
 
 impl Ent {
@@ -114,6 +127,7 @@ struct EdgeSub {
     cells: BTreeSet<u32>,
     fresh: BTreeSet<u32>,
     watched: BTreeSet<u64>,
+    fresh_sessions: BTreeSet<u64>,
     /// It asked for the region at all.
     wants: bool,
 }
@@ -125,12 +139,28 @@ struct Queue {
     detaches: Vec<marchland_proto::storage::DetachOrder>,
 }
 
+/// Somebody who goes to another region, with their session.
+struct Handoff {
+    ent: Ent,
+    session: Option<(u64, Sess)>,
+    /// Tick of the receiver.
+    due: u64,
+}
+
+/// A region.
 pub struct Inner {
+    region: u32,
+    /// Its ground, from west to east.
+    ground: [f32; 2],
     pub tick: u64,
     index: u64,
     /// Node that owns the region; 0 is nobody.
     owner: u32,
-    ents: Vec<Ent>,
+    ents: Vec<Option<Ent>>,
+    inbox: Vec<Handoff>,
+    outbox: Vec<Handoff>,
+    /// Where sessions went, and when.
+    stubs: BTreeMap<u64, (u64, SessionMoved)>,
     sessions: BTreeMap<u64, Sess>,
     queue: Queue,
     edges: Vec<EdgeSub>,
@@ -150,65 +180,114 @@ pub struct Inner {
 /// The world and its nodes.
 #[derive(Clone)]
 pub struct World {
-    inner: Arc<Mutex<Inner>>,
+    regions: Vec<Region>,
     nodes: BTreeMap<NodeId, String>,
 }
+
+type Region = Arc<Mutex<Inner>>;
 
 impl World {
     /// Three nodes, `walkers` that walk within 40 m of the middle, ticking. Node 1 owns the region.
     pub async fn start(walkers: usize) -> Self {
-        let ents = (0..walkers)
-            .map(|i| {
+        Self::with(walkers, &[[f32::NEG_INFINITY, f32::INFINITY]]).await
+    }
+
+    /// Two regions, with the border in the middle. The western one, where everybody begins, is node 1's, the other one node 3's.
+    pub async fn start_two(walkers: usize) -> Self {
+        Self::with(walkers, &[[-500.0, 0.0], [0.0, 500.0]]).await
+    }
+
+    async fn with(walkers: usize, grounds: &[[f32; 2]]) -> Self {
+        let ents = |ground: [f32; 2]| {
+            let walker = |i: usize| {
                 let angle = i as f32 * 2.4;
-                Ent {
+                let at = [(i % 40) as f32 * angle.cos(), (i % 40) as f32 * angle.sin()];
+                (ground[0] <= at[0] && at[0] < ground[1]).then(|| Ent {
                     entity: 1000 + i as u64,
                     name: format!("walker-{i}"),
-                    at: [(i % 40) as f32 * angle.cos(), (i % 40) as f32 * angle.sin()],
+                    at,
                     step: [angle.sin() * 0.25, angle.cos() * 0.25],
                     before: None,
                     cell: None,
-                }
-            })
-            .collect();
-        let inner = Inner {
-            tick: 0,
-            index: 0,
-            owner: 1,
-            ents,
-            sessions: BTreeMap::new(),
-            queue: Queue::default(),
-            edges: Vec::new(),
-            truth: BTreeMap::new(),
-            names: BTreeMap::new(),
-            applied_actions: Vec::new(),
-            goodbyes: Vec::new(),
-            detached: Vec::new(),
-            admits_late: 0,
-            sign_ins: 0,
-            paused: false,
+                    move_number: 1,
+                })
+            };
+            (0..walkers).filter_map(walker).map(Some).collect()
         };
-        let mut world = Self { inner: Arc::new(Mutex::new(inner)), nodes: BTreeMap::new() };
+        let region = |(i, &ground): (usize, &[f32; 2])| {
+            Arc::new(Mutex::new(Inner {
+                region: i as u32 + 1,
+                ground,
+                // Ticks of different regions have nothing to do with each other.
+                tick: i as u64 * 500,
+                index: 0,
+                owner: 1 + 2 * i as u32,
+                ents: ents(ground),
+                inbox: Vec::new(),
+                outbox: Vec::new(),
+                stubs: BTreeMap::new(),
+                sessions: BTreeMap::new(),
+                queue: Queue::default(),
+                edges: Vec::new(),
+                truth: BTreeMap::new(),
+                names: BTreeMap::new(),
+                applied_actions: Vec::new(),
+                goodbyes: Vec::new(),
+                detached: Vec::new(),
+                admits_late: 0,
+                sign_ins: 0,
+                paused: false,
+            }))
+        };
+        let mut world = Self { regions: grounds.iter().enumerate().map(region).collect(), nodes: BTreeMap::new() };
         for node in 1..=3 {
             let listener = TokioTransport.listen("127.0.0.1:0").await.unwrap();
             world.nodes.insert(NodeId(node), listener.local_addr().unwrap().to_string());
-            let service = Node { node, world: world.inner.clone() };
+            let service = Node { node, regions: world.regions.clone() };
             let mut routes = tonic::service::Routes::new(RegionsServer::new(service.clone()));
             routes = routes.add_service(DirectoryServer::new(service));
             tokio::spawn(serve_cluster(listener, security(node), routes, std::future::pending()));
         }
         let ticking = world.clone();
         tokio::spawn(async move {
-            let mut at = tokio::time::interval(TICK);
+            let mut at = tokio::time::interval(TICK / ticking.regions.len() as u32);
             loop {
-                at.tick().await;
-                ticking.lock().tick();
+                for region in &ticking.regions {
+                    at.tick().await;
+                    let leaving = {
+                        let mut region = region.lock().unwrap();
+                        region.tick();
+                        std::mem::take(&mut region.outbox)
+                    };
+                    for handoff in leaving {
+                        let mut to = ticking.regions.iter().map(|to| to.lock().unwrap());
+                        let mut to = to.find(|to| to.is_ground(handoff.ent.at[0], 0.0)).expect("somebody's ground");
+                        let due = to.tick + CHANNEL_TICKS;
+                        to.inbox.push(Handoff { due, ..handoff });
+                    }
+                }
             }
         });
         world
     }
 
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap()
+        self.regions[0].lock().unwrap()
+    }
+
+    /// Whether a character is between two regions.
+    pub fn is_on_the_way(&self, character: u64) -> bool {
+        self.regions.iter().all(|region| !region.lock().unwrap().sessions.contains_key(&character))
+    }
+
+    /// Cells and sessions that edges follow in a region.
+    pub fn followed(&self, region: u32) -> usize {
+        self.region(region).edges.iter().map(|edge| edge.cells.len() + edge.watched.len()).sum()
+    }
+
+    /// A region by its number, 1 or 2.
+    pub fn region(&self, region: u32) -> MutexGuard<'_, Inner> {
+        self.regions[region as usize - 1].lock().unwrap()
     }
 
     /// Where everybody was after a tick, by entity.
@@ -237,13 +316,18 @@ impl World {
 
     /// The region is owned by another node from now on. What was not applied yet is lost with the old owner.
     pub fn move_owner(&self, node: u32) {
-        let mut inner = self.lock();
-        let announcement =
-            RegionBatch { group: group().0, region: 1, tick: inner.tick, index: inner.index + 5, ..Default::default() };
+        self.move_owner_of(1, node);
+    }
+
+    /// The same for one of two regions.
+    pub fn move_owner_of(&self, region: u32, node: u32) {
+        let mut inner = self.region(region);
+        let group = group_of(region).0;
+        let announcement = RegionBatch { group, region, tick: inner.tick, index: inner.index + 5, ..Default::default() };
         inner.owner = node;
         inner.queue = Queue::default();
         inner.index += 5;
-        let gone = RegionBatch { group: group().0, gone: Some(RegionGone { leader: replica(node) }), ..RegionBatch::default() };
+        let gone = RegionBatch { group, gone: Some(RegionGone { leader: replica(node) }), ..RegionBatch::default() };
         for edge in inner.edges.iter_mut().filter(|edge| edge.wants && edge.node != node) {
             edge.wants = false;
             let _ = edge.up.try_send(Ok(NodeToEdge { regions: vec![gone.clone()] }));
@@ -259,6 +343,52 @@ fn replica(node: u32) -> u64 {
 }
 
 impl Inner {
+    fn is_ground(&self, x: f32, beyond_m: f32) -> bool {
+        self.ground[0] - beyond_m <= x && x < self.ground[1] + beyond_m
+    }
+
+    /// Who stands too far beyond the border goes, with their session. Returns what watchers of cells are told.
+    fn hand_over(&mut self) -> Vec<(u32, HandedOff)> {
+        let mut told = Vec::new();
+        for slot in 0..self.ents.len() {
+            let gone = self.ents[slot]
+                .take_if(|ent| !(self.ground[0] - HYSTERESIS_M..self.ground[1] + HYSTERESIS_M).contains(&ent.at[0]));
+            let Some(mut ent) = gone else { continue };
+            ent.move_number += 1;
+            let to = 3 - self.region;
+            let to_group = group_of(to).0;
+            let character = self.sessions.iter().find(|(_, session)| session.slot == slot).map(|(character, _)| *character);
+            let session = character.and_then(|character| Some((character, self.sessions.remove(&character)?)));
+            if let Some((character, session)) = &session {
+                let (character, epoch, move_number) = (*character, session.epoch, ent.move_number);
+                let moved = SessionMoved { character, epoch, group: to_group, region: to, move_number };
+                self.stubs.insert(character, (self.tick, moved));
+            }
+            let handed = HandedOff { slot: slot as u32, entity: ent.entity, move_number: ent.move_number, to_group };
+            told.extend(ent.cell.take().map(|cell| (cell, handed)));
+            ent.before = None;
+            self.outbox.push(Handoff { ent, session, due: 0 });
+        }
+        told
+    }
+
+    fn take_in(&mut self) {
+        let tick = self.tick;
+        for Handoff { ent, session, .. } in self.inbox.extract_if(.., |handoff| handoff.due <= tick).collect::<Vec<_>>() {
+            let slot = self.ents.iter().position(Option::is_none).unwrap_or(self.ents.len());
+            if slot == self.ents.len() {
+                self.ents.push(None);
+            }
+            self.ents[slot] = Some(ent);
+            if let Some((character, session)) = session {
+                self.stubs.remove(&character);
+                self.sessions.insert(character, Sess { slot, ..session });
+                self.edges.iter_mut().for_each(|edge| edge.fresh_sessions.extend([character]));
+            }
+        }
+        self.stubs.retain(|_, (since, _)| tick - *since < STUB_TICKS);
+    }
+
     fn attach(&mut self, order: marchland_proto::storage::AttachOrder, ended: &mut Vec<SessionEnd>) -> AttachAnswer {
         let mut answer = AttachAnswer {
             character: order.character,
@@ -271,6 +401,10 @@ impl Inner {
         if self.admits_late > 0 {
             self.admits_late -= 1;
             answer.code = Code::NotAdmitted as u32;
+            return answer;
+        }
+        if let Some((_, moved)) = self.stubs.get(&order.character) {
+            (answer.code, answer.moved) = (Code::Moved as u32, Some(*moved));
             return answer;
         }
         let Some(session) = self.sessions.get_mut(&order.character).filter(|s| s.epoch == order.epoch) else {
@@ -296,7 +430,7 @@ impl Inner {
         (session.attach, session.attached) = (order.attach, true);
         session.replies.retain(|reply| reply.reply_seq > order.last_reply_seq);
         answer.next_seq = session.applied_seq + 1;
-        answer.entity = self.ents[session.slot].entity;
+        answer.entity = self.ents[session.slot].as_ref().unwrap().entity;
         answer.replies = session.replies.clone();
         answer
     }
@@ -307,6 +441,7 @@ impl Inner {
         }
         self.tick += 1;
         self.index += 1;
+        self.take_in();
         let Queue { inputs, attaches, detaches } = std::mem::take(&mut self.queue);
         let (mut ended, mut new_replies) = (Vec::new(), BTreeMap::<u64, Vec<StoredReply>>::new());
         let attached: Vec<_> = attaches.into_iter().map(|order| self.attach(order, &mut ended)).collect();
@@ -336,7 +471,7 @@ impl Inner {
                 session.applied_seq = input.seq;
                 match input.what {
                     Some(stored_input::What::Move(step)) => {
-                        let at = &mut self.ents[session.slot].at;
+                        let at = &mut self.ents[session.slot].as_mut().unwrap().at;
                         at[0] += step.x * 0.25;
                         at[1] += step.z * 0.25;
                     }
@@ -352,7 +487,7 @@ impl Inner {
                 }
             }
         }
-        for ent in &mut self.ents {
+        for ent in self.ents.iter_mut().flatten() {
             for axis in 0..2 {
                 ent.at[axis] += ent.step[axis];
                 if ent.at[axis].abs() > 40.0 && ent.at[axis] * ent.step[axis] > 0.0 {
@@ -360,20 +495,31 @@ impl Inner {
                 }
             }
         }
-        let truth = self.ents.iter().map(|ent| (ent.entity, ent.quanta())).collect();
+        let handed = self.hand_over();
+        let truth = self.ents.iter().flatten().map(|ent| (ent.entity, ent.quanta())).collect();
         self.truth.insert(self.tick, truth);
-        self.publish(&attached, &ended, &new_replies);
-        for ent in &mut self.ents {
+        self.publish(&attached, &ended, &new_replies, &handed);
+        for ent in self.ents.iter_mut().flatten() {
             (ent.before, ent.cell) = (Some(ent.quanta()), Some(ent.cell_now()));
         }
     }
 
-    fn publish(&mut self, attached: &[AttachAnswer], ended: &[SessionEnd], replies: &BTreeMap<u64, Vec<StoredReply>>) {
-        let Inner { edges, ents, sessions, tick, index, owner, .. } = self;
+    fn publish(
+        &mut self,
+        attached: &[AttachAnswer],
+        ended: &[SessionEnd],
+        replies: &BTreeMap<u64, Vec<StoredReply>>,
+        handed: &[(u32, HandedOff)],
+    ) {
+        let Inner { region, edges, ents, sessions, stubs, tick, index, owner, .. } = self;
         edges.retain(|edge| !edge.up.is_closed());
         for edge in edges.iter_mut().filter(|edge| edge.wants && edge.node == *owner) {
             let mut parts = BTreeMap::<u32, (Vec<u8>, CellPart)>::new();
+            for (cell, handed) in handed.iter().filter(|(cell, _)| !edge.fresh.contains(cell)) {
+                parts.entry(*cell).or_default().1.handed.push(*handed);
+            }
             for (slot, ent) in ents.iter().enumerate() {
+                let Some(ent) = ent else { continue };
                 let (cell, at) = (ent.cell_now(), ent.quanta());
                 let came = ent.cell != Some(cell);
                 if came && let Some(old) = ent.cell {
@@ -389,6 +535,7 @@ impl Inner {
                         name: ent.name.clone(),
                         x: at[0],
                         z: at[2],
+                        move_number: ent.move_number,
                         ..EntityRecord::default()
                     });
                 }
@@ -403,7 +550,7 @@ impl Inner {
             let mut own = Vec::new();
             for character in &edge.watched {
                 let Some(session) = sessions.get(character) else { continue };
-                let at = ents[session.slot].at;
+                let at = ents[session.slot].as_ref().unwrap().at;
                 OwnState {
                     character: *character,
                     applied_seq: session.applied_seq,
@@ -416,12 +563,31 @@ impl Inner {
             }
             let mine = |character: &u64| edge.watched.contains(character);
             let fresh = std::mem::take(&mut edge.fresh);
+            // Whoever has just come knows nothing yet.
+            let mut owed = std::mem::take(&mut edge.fresh_sessions);
+            owed.extend(attached.iter().map(|answer| answer.character));
+            let session_of = |character: &u64| {
+                let session = sessions.get(character)?;
+                let is_owed = owed.contains(character);
+                let replies = if is_owed { Some(&session.replies) } else { replies.get(character) };
+                Some(SessionBatch {
+                    character: *character,
+                    epoch: session.epoch,
+                    replies: replies?.clone(),
+                    pinned: vec![],
+                    move_number: if is_owed { ents[session.slot].as_ref().unwrap().move_number } else { 0 },
+                })
+            };
+            let gone = |(character, (since, moved)): (&u64, &(u64, SessionMoved))| {
+                (mine(character) && (since == tick || owed.contains(character))).then_some(*moved)
+            };
             let batch = RegionBatch {
-                group: group().0,
-                region: 1,
+                group: group_of(*region).0,
+                region: *region,
                 tick: *tick,
                 index: *index,
-                server_ms: 1_790_000_000_000 + *tick * 50,
+                // Their clocks differ a little.
+                server_ms: 1_790_000_000_000 + *tick * 50 - u64::from(*region - 1) * 25_020,
                 time_rate: 100,
                 cells: parts
                     .into_iter()
@@ -429,20 +595,10 @@ impl Inner {
                     .map(|(cell, (motion, part))| CellPart { cell, full: fresh.contains(&cell), motion: motion.into(), ..part })
                     .collect(),
                 own: own.into(),
-                sessions: replies
-                    .iter()
-                    .filter(|(character, _)| mine(character))
-                    .map(|(character, replies)| SessionBatch {
-                        character: *character,
-                        epoch: sessions[character].epoch,
-                        replies: replies.clone(),
-                        pinned: vec![],
-                        move_number: 1,
-                    })
-                    .collect(),
+                sessions: edge.watched.iter().filter_map(session_of).collect(),
                 attached: attached.iter().filter(|a| mine(&a.character)).cloned().collect(),
                 gone: None,
-                moved: vec![],
+                moved: stubs.iter().filter_map(gone).collect(),
                 ended: ended.iter().filter(|e| mine(&e.character)).cloned().collect(),
             };
             edge.up.try_send(Ok(NodeToEdge { regions: vec![batch] })).expect("an edge keeps up");
@@ -453,15 +609,15 @@ impl Inner {
 #[derive(Clone)]
 struct Node {
     node: u32,
-    world: Arc<Mutex<Inner>>,
+    regions: Vec<Region>,
 }
 
 impl Node {
     fn hear(&self, up: &mpsc::Sender<Result<NodeToEdge, Status>>, message: EdgeToNode) {
-        let mut inner = self.world.lock().unwrap();
-        let inner = &mut *inner;
         for region in message.regions {
-            assert_eq!(region.group, group().0);
+            let serial = GroupId(region.group).serial();
+            let mut inner = self.regions[serial as usize - 1].lock().unwrap();
+            let inner = &mut *inner;
             let Some(edge) = inner.edges.iter_mut().find(|edge| edge.up.same_channel(up)) else { continue };
             if inner.owner != self.node {
                 edge.wants = false;
@@ -477,6 +633,7 @@ impl Node {
                 edge.cells.clear();
                 edge.fresh.clear();
                 edge.watched.clear();
+                edge.fresh_sessions.clear();
             }
             edge.wants = true;
             for cell in region.unsubscribe {
@@ -490,6 +647,7 @@ impl Node {
             for character in region.unwatch_sessions {
                 edge.watched.remove(&character);
             }
+            edge.fresh_sessions.extend(&region.watch_sessions);
             edge.watched.extend(region.watch_sessions);
             inner.queue.inputs.extend(region.inputs);
             inner.queue.attaches.extend(region.attaches);
@@ -505,14 +663,17 @@ impl Regions for Node {
     async fn attach(&self, request: Request<Streaming<EdgeToNode>>) -> Result<Response<Self::AttachStream>, Status> {
         let mut inbound = request.into_inner();
         let (up, down) = mpsc::channel(1024);
-        self.world.lock().unwrap().edges.push(EdgeSub {
-            node: self.node,
-            up: up.clone(),
-            cells: BTreeSet::new(),
-            fresh: BTreeSet::new(),
-            watched: BTreeSet::new(),
-            wants: false,
-        });
+        for region in &self.regions {
+            region.lock().unwrap().edges.push(EdgeSub {
+                node: self.node,
+                up: up.clone(),
+                cells: BTreeSet::new(),
+                fresh: BTreeSet::new(),
+                watched: BTreeSet::new(),
+                fresh_sessions: BTreeSet::new(),
+                wants: false,
+            });
+        }
         let node = self.clone();
         tokio::spawn(async move {
             while let Some(Ok(message)) = inbound.next().await {
@@ -548,21 +709,22 @@ impl Directory for Node {
             let reply = SignInReply { code: Code::BadToken as u32, reason: "no".into(), ..SignInReply::default() };
             return Ok(Response::new(reply));
         }
-        let mut inner = self.world.lock().unwrap();
+        let mut inner = self.regions[0].lock().unwrap();
         let inner = &mut *inner;
         inner.sign_ins += 1;
         let fresh = inner.names.len() as u64 + 1;
         let character = *inner.names.entry(request.character_name.clone()).or_insert(fresh);
         let ents = &mut inner.ents;
         let session = inner.sessions.entry(character).or_insert_with(|| {
-            ents.push(Ent {
+            ents.push(Some(Ent {
                 entity: character,
                 name: request.character_name.clone(),
                 at: [character as f32 % 7.0, 0.0],
                 step: [0.0; 2],
                 before: None,
                 cell: None,
-            });
+                move_number: 1,
+            }));
             Sess { slot: ents.len() - 1, ..Sess::default() }
         });
         let slot = session.slot;
@@ -572,9 +734,20 @@ impl Directory for Node {
         Ok(Response::new(SignInReply { answer: Some(answer), ..SignInReply::default() }))
     }
 
-    async fn locate(&self, _: Request<LocateRequest>) -> Result<Response<LocateReply>, Status> {
-        let map = vec![Neighbour { region: 1, group: group().0, ..Neighbour::default() }];
-        Ok(Response::new(LocateReply { map, map_epoch: 1, ..LocateReply::default() }))
+    async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateReply>, Status> {
+        let character = request.into_inner().character;
+        let mut reply = LocateReply { map_epoch: 1, ..LocateReply::default() };
+        for region in &self.regions {
+            let region = region.lock().unwrap();
+            let group = group_of(region.region).0;
+            if let Some(session) = region.sessions.get(&character) {
+                let move_number = region.ents[session.slot].as_ref().unwrap().move_number;
+                reply = LocateReply { group, region: region.region, move_number, ..reply };
+            }
+            let [min_x, max_x] = region.ground;
+            reply.map.push(Neighbour { region: region.region, group, min_x, min_z: -500.0, max_x, max_z: 500.0 });
+        }
+        Ok(Response::new(reply))
     }
 
     async fn register(&self, _: Request<RegisterRequest>) -> Result<Response<RegisterReply>, Status> {

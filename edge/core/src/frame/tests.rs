@@ -8,14 +8,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::test_owner::{Believer, Owner, cell_of};
 
-fn view() -> RegionView {
-    RegionView::new(GroupId::region(WorldId(1), RegionId(7)))
+fn group() -> GroupId {
+    GroupId::region(WorldId(1), RegionId(7))
 }
 
 /// Everything between an owner and one client.
 struct Scene {
     owner: Owner,
-    view: RegionView,
+    views: Views,
     viewer: Viewer,
     own: OwnView,
     replies: Replies,
@@ -30,10 +30,14 @@ impl Scene {
     fn new() -> Self {
         let mut owner = Owner::default();
         let me = owner.spawn([0; 3]);
+        let entity = owner.ent(me).unwrap().entity;
+        let (mut views, mut viewer) = (Views::default(), Viewer::new(1, entity, 0));
+        let own = views.open(group());
+        viewer.follow(&mut views, own);
         Self {
             owner,
-            view: view(),
-            viewer: Viewer::new(1, 0),
+            views,
+            viewer,
             own: OwnView::default(),
             replies: Replies::default(),
             writer: FrameWriter::default(),
@@ -45,19 +49,30 @@ impl Scene {
     /// One tick; the frame is made unless the client's socket is full.
     fn tick(&mut self, writable: bool, backwards: bool) -> Option<marchland_proto::client::Frame> {
         let batch = self.owner.tick(backwards);
-        assert_eq!(self.view.apply(&batch), crate::Applied::Tick);
-        self.view.check();
+        assert_eq!(self.view().apply(&batch), crate::Applied::Tick);
+        self.view().check();
         self.own.take(self.owner.own_state(self.me));
         let frame = writable.then(|| self.send());
-        self.owner.hear(&mut self.view);
+        self.hear();
         frame
+    }
+
+    fn view(&mut self) -> &mut RegionView {
+        let own = self.views.open(group());
+        &mut self.views[own]
+    }
+
+    fn hear(&mut self) {
+        let own = self.views.open(group());
+        self.owner.hear(&mut self.views[own]);
     }
 
     fn send(&mut self) -> marchland_proto::client::Frame {
         let own = *self.own.state().unwrap();
-        self.viewer.hold_cells(&mut self.view, &CONFIG, own.position[0], own.position[2]);
+        let map = crate::RegionMap::default();
+        self.viewer.hold_cells(&mut self.views, &map, &CONFIG, own.position[0], own.position[2]);
         let mut out = BytesMut::new();
-        assert!(self.writer.write(&self.view, &CONFIG, &mut self.viewer, &mut self.own, &mut self.replies, &mut out));
+        assert!(self.writer.write(&self.views, &CONFIG, &mut self.viewer, &mut self.own, &mut self.replies, &mut out));
         self.client.take(&out)
     }
 
@@ -122,7 +137,8 @@ proptest! {
                 Step::Tick { writable, backwards } => if scene.tick(writable, backwards).is_some() { scene.check_truth(); },
                 Step::FailOver(by) => {
                     let me = scene.owner.slots[scene.me as usize].as_ref().unwrap().entity;
-                    scene.owner.fail_over(&mut scene.view, by);
+                    let own = scene.views.open(group());
+                    scene.owner.fail_over(&mut scene.views[own], by);
                     scene.me = scene.owner.slots.iter().position(|s| s.as_ref().is_some_and(|e| e.entity == me)).unwrap() as u32;
                 }
                 Step::Spawn(_) | Step::Despawn(_) | Step::Hide(..) => {}
@@ -257,7 +273,7 @@ fn events_reach_those_who_are_near_and_entitled() {
     };
     let events = vec![event(0, 1, &[]), event(51 * 64, 2, &[]), event(0, 3, &[5]), event(0, 4, &[5, 1])];
     batch.cells.push(CellPart { cell: cell_of([0; 3]), events, ..CellPart::default() });
-    scene.view.apply(&batch);
+    scene.view().apply(&batch);
     let kinds: Vec<_> = scene.send().area_events.iter().map(|event| event.kind).collect();
     assert_eq!(kinds, [1, 4]);
     assert!(scene.tick(true, false).unwrap().area_events.is_empty(), "once");
@@ -280,7 +296,7 @@ fn every_field_is_written_as_prost_would() {
     });
     let mut batch = scene.owner.tick(false);
     batch.time_rate = 50;
-    scene.view.apply(&batch);
+    scene.view().apply(&batch);
     // `Believer` compares the bytes with prost's.
     let frame = scene.send();
     assert_eq!((frame.region, frame.tick, frame.server_ms, frame.time_rate, frame.applied_seq), (7, 1, 50, 50, 300));

@@ -11,7 +11,7 @@ use marchland_types::limits::{CLIENT_NAME_MAX_BYTES, NAME_MAX_BYTES, RESUME_SECR
 use marchland_types::{AttachNumber, CharacterId, GroupId, RegionId, SessionEpoch};
 
 use super::commands::Unacked;
-use super::{Effect, PROTOCOL_VERSION, Playing, Refusal, Session, SessionConfig, SessionKey, State, refusal_of};
+use super::{Effect, PROTOCOL_VERSION, Playing, Refusal, Session, SessionConfig, SessionKey, State, is_region, refusal_of};
 use crate::replies::Replies;
 use crate::secret_hash;
 
@@ -139,6 +139,7 @@ impl Joining {
     pub(super) fn moved(&mut self, now: Duration, moved: &SessionMoved, out: &mut Vec<Effect>) {
         if let Stage::Attaching { at, .. } = &mut self.stage
             && moved.move_number > at.move_number
+            && is_region(moved)
         {
             let (group, region) = (GroupId(moved.group), RegionId(moved.region));
             *at = Located { group, region, move_number: moved.move_number, is_only: false };
@@ -250,7 +251,12 @@ impl Session {
             return;
         }
         let (who, at) = (*who, *at);
-        match Code::from_u32(answer.code) {
+        let code = match (Code::from_u32(answer.code), &answer.moved) {
+            // It left the world from there. Its admission may be on its way, as may that of one who was never there.
+            (Some(Code::Moved), Some(moved)) if !is_region(moved) => Some(Code::NotAdmitted),
+            (code, _) => code,
+        };
+        match code {
             Some(Code::Ok) => {}
             Some(Code::Moved) => {
                 match &answer.moved {

@@ -31,7 +31,7 @@ fn what_is_not_newer_changes_nothing() {
     let second = owner.tick(false);
     assert_eq!(view.apply(&second), Applied::Tick);
     assert_eq!(view.apply(&first), Applied::Stale);
-    assert_eq!(view.position_of(EntityId(1)), Some([9, 0, 0]));
+    assert_eq!(view.position_of(EntityId(7_001)), Some([9, 0, 0]));
     assert_eq!((view.tick(), view.revision()), (2, 2));
     // A higher index with an old tick is not newer either.
     assert_eq!(view.apply(&RegionBatch { index: 99, ..first }), Applied::Stale);

@@ -134,6 +134,35 @@ fn a_session_that_is_nowhere_is_closed_after_a_while() {
 }
 
 #[test]
+fn a_character_that_left_the_world_is_signed_in_anew() {
+    let vault = GroupId(u64::from(GroupKind::Vault as u8) << 56 | 1 << 32 | 1);
+    assert_eq!(vault.kind(), Some(GroupKind::Vault));
+    let to_vault = |move_number| SessionMoved { group: vault.0, region: 0, ..notice(0, move_number) };
+    let mut driven = playing();
+    assert_eq!(driven.attached(answer(Code::Moved, Some(to_vault(4)))), []);
+    assert_eq!(closed_with(&driven.attached(answer(Code::Moved, Some(to_vault(5))))), Some(Code::BadResume));
+    // One who says goodbye is told of that.
+    let mut driven = playing();
+    driven.say(bytes(Body::Goodbye(Goodbye {})));
+    assert_eq!(driven.effects(|s, now, _, out| s.handle_moved(now, &to_vault(5), out)), []);
+    // One who signs in waits for the vault, where the directory said.
+    let mut driven = Driven::attaching();
+    assert_eq!(driven.attached(answer(Code::Moved, Some(to_vault(9)))), []);
+    assert_eq!(driven.effects(|s, now, _, out| s.handle_moved(now, &to_vault(9), out)), []);
+    assert_eq!(groups(&driven.at(50)), [("attach", 1)]);
+    // One who resumes does not wait long.
+    let mut driven = Driven::fresh();
+    driven.say(resume(1));
+    driven.located(1, 4);
+    driven.attached(answer(Code::Moved, Some(to_vault(5))));
+    let code = (1..).find_map(|i| {
+        driven.at(i * 200);
+        closed_with(&driven.effects(|s, now, _, out| s.handle_located(now, Whereabouts::Nowhere, out)))
+    });
+    assert_eq!((code, driven.now), (Some(Code::BadResume), ms(2_000)));
+}
+
+#[test]
 fn goodbye_is_said_where_the_character_is() {
     let mut driven = playing();
     driven.say(commands([1]));
