@@ -23,6 +23,7 @@ use self::player::Player;
 pub use self::report::{Counters, Report, Times, Window};
 use self::report::{LongestGap, Shared};
 pub(crate) use self::token::fetch as fetch_token;
+pub(crate) use self::truth::histogram;
 use crate::seams::SystemClock;
 use crate::up::ready::{ReadyFile, ReadyNode};
 

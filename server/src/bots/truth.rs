@@ -14,7 +14,7 @@ use marchland_edge::client::{Fault, PlayerView};
 const BLACKOUT: Duration = Duration::from_millis(200);
 
 /// Milliseconds, to three digits.
-pub(super) fn histogram() -> Histogram<u64> {
+pub(crate) fn histogram() -> Histogram<u64> {
     // Valid by construction: three significant digits is within the library's range.
     Histogram::new(3).expect("three significant digits")
 }
