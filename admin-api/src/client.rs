@@ -45,6 +45,20 @@ pub enum EndpointError {
         /// What is wrong.
         reason: String,
     },
+    /// There is no world of that name.
+    #[error("there is no world {named:?}, but {worlds}")]
+    NoWorld {
+        /// What was asked for.
+        named: String,
+        /// What there is.
+        worlds: String,
+    },
+    /// There are several worlds.
+    #[error("--world must name one of {worlds}")]
+    WhichWorld {
+        /// What there is.
+        worlds: String,
+    },
     /// No node was named.
     #[error("no address of a node was given")]
     NoAddress,
@@ -77,6 +91,17 @@ pub enum CallError {
     },
 }
 
+/// Whose nodes are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Worlds<'a> {
+    /// Those of all worlds.
+    All,
+    /// Those of the world of this name.
+    Named(&'a str),
+    /// Those of the only world; an error when there are several.
+    Only,
+}
+
 /// How to reach the nodes of a cluster, and as whom.
 #[derive(Clone)]
 pub struct AdminEndpoint {
@@ -92,6 +117,8 @@ pub struct AdminEndpoint {
 #[derive(Deserialize)]
 struct ReadyFile {
     nodes: Vec<ReadyNode>,
+    #[serde(default)]
+    worlds: Vec<String>,
     admin_token: String,
     authority: PathBuf,
     admin_certificate: PathBuf,
@@ -101,17 +128,28 @@ struct ReadyFile {
 #[derive(Deserialize)]
 struct ReadyNode {
     grpc: String,
+    #[serde(default)]
+    world: String,
 }
 
 impl AdminEndpoint {
-    /// From the ready file of `marchland up`.
-    pub fn from_ready_file(path: &Path) -> Result<Self, EndpointError> {
+    /// From the ready file of `marchland up`: the nodes of one world, or of all.
+    pub fn from_ready_file(path: &Path, worlds: Worlds<'_>) -> Result<Self, EndpointError> {
         let text = std::fs::read(path).map_err(|error| EndpointError::Unreadable { path: path.to_owned(), error })?;
         let file: ReadyFile = serde_json::from_slice(&text)
             .map_err(|e| EndpointError::NotReadyFile { path: path.to_owned(), reason: e.to_string() })?;
         let files = TlsFiles { authority: file.authority, certificate: file.admin_certificate, key: file.admin_key };
+        let world = match (worlds, &file.worlds[..]) {
+            (Worlds::All, _) | (Worlds::Only, [] | [_]) => None,
+            (Worlds::Named(name), worlds) if worlds.iter().any(|world| world == name) => Some(name),
+            (Worlds::Named(name), worlds) => {
+                return Err(EndpointError::NoWorld { named: name.to_owned(), worlds: worlds.join(", ") });
+            }
+            (Worlds::Only, worlds) => return Err(EndpointError::WhichWorld { worlds: worlds.join(", ") }),
+        };
+        let of_world = |node: &ReadyNode| world.is_none_or(|world| node.world == world);
         Ok(Self {
-            addresses: file.nodes.into_iter().map(|node| node.grpc).collect(),
+            addresses: file.nodes.into_iter().filter(|node| of_world(node)).map(|node| node.grpc).collect(),
             security: ClusterSecurity::load(&files)?,
             token: file.admin_token,
         })

@@ -14,7 +14,7 @@ use marchland_proto::net::{ClusterSecurity, TlsFiles, TokioTransport};
 use marchland_types::{LogIndex, NodeId, RegionId};
 use serde::Serialize;
 
-use crate::client::{AdminCluster, AdminEndpoint, ClusterView, EndpointError, NodeAnswer, cluster_status};
+use crate::client::{AdminCluster, AdminEndpoint, ClusterView, EndpointError, NodeAnswer, Worlds, cluster_status};
 use crate::relocate::{MoveError, Moved, move_owner};
 use crate::skip::{SkipError, Skipped, skip_entry};
 use crate::verify::{VerifyError, VerifyReport, verify};
@@ -138,7 +138,10 @@ struct EndpointArgs {
     /// File that `marchland up --ready-file` wrote.
     #[arg(long, value_name = "PATH", required_unless_present = "endpoint", conflicts_with = "endpoint")]
     ready_file: Option<PathBuf>,
-    /// Cluster address of a node; once for each node.
+    /// World of the ready file. Needed when there are several; the status of the cluster is that of all of them.
+    #[arg(long, value_name = "NAME", requires = "ready_file")]
+    world: Option<String>,
+    /// Cluster address of a node; once for each node, all of one world.
     #[arg(long, value_name = "HOST:PORT", requires_all = ["authority", "certificate", "key", "token_file"])]
     endpoint: Vec<String>,
     /// Certificate of the cluster's authority, PEM.
@@ -156,9 +159,11 @@ struct EndpointArgs {
 }
 
 impl EndpointArgs {
-    fn connect(&self) -> Result<AdminCluster, EndpointError> {
+    /// Clients of the nodes of the world that is named; `unnamed` are those that are meant otherwise.
+    fn connect(&self, unnamed: Worlds<'static>) -> Result<AdminCluster, EndpointError> {
+        let worlds = self.world.as_deref().map_or(unnamed, Worlds::Named);
         let endpoint = match (&self.ready_file, &self.authority, &self.certificate, &self.key, &self.token_file) {
-            (Some(path), ..) => AdminEndpoint::from_ready_file(path)?,
+            (Some(path), ..) => AdminEndpoint::from_ready_file(path, worlds)?,
             (None, Some(authority), Some(certificate), Some(key), Some(token_file)) => AdminEndpoint {
                 addresses: self.endpoint.clone(),
                 security: ClusterSecurity::load(&TlsFiles {
@@ -179,7 +184,7 @@ impl EndpointArgs {
 impl VerifyArgs {
     /// Verifies the cluster and prints the verdict.
     pub async fn run(&self, out: &mut impl Write) -> Result<Outcome, CommandError> {
-        let cluster = self.endpoint.connect()?;
+        let cluster = self.endpoint.connect(Worlds::Only)?;
         let report = verify(&cluster, Duration::from_secs(self.timeout_s)).await?;
         put(out, self.json, &report, verdict)?;
         Ok(if report.sound() { Outcome::Well } else { Outcome::Wrong })
@@ -189,7 +194,10 @@ impl VerifyArgs {
 impl AdminArgs {
     /// Runs the command and prints its answer.
     pub async fn run(&self, out: &mut impl Write) -> Result<Outcome, CommandError> {
-        let cluster = self.endpoint.connect()?;
+        let cluster = self.endpoint.connect(match &self.command {
+            AdminCommand::Cluster { .. } => Worlds::All,
+            AdminCommand::Region { .. } => Worlds::Only,
+        })?;
         match &self.command {
             AdminCommand::Cluster { command: ClusterCommand::Status } => {
                 let view = cluster_status(&cluster).await;
@@ -240,7 +248,8 @@ fn table(head: &[&str]) -> Table {
 
 /// The verdict for people.
 fn verdict(report: &VerifyReport) -> String {
-    let mut rows = table(&["regions", "replicas", "divergent", "items", "duplicated", "missing", "unexplained", "in two places"]);
+    let mut rows =
+        table(&["regions", "replicas", "divergent", "items", "duplicated", "missing", "unexplained", "in two places", "nowhere"]);
     rows.add_row([
         report.regions,
         report.replicas,
@@ -250,6 +259,7 @@ fn verdict(report: &VerifyReport) -> String {
         report.missing_items,
         report.unexplained_items,
         report.characters_in_two_places,
+        report.characters_missing,
     ]);
     let mut text = format!("{rows}\n");
     for divergence in &report.divergences {
@@ -257,10 +267,14 @@ fn verdict(report: &VerifyReport) -> String {
         // Writing to a String can not fail, here and below.
         let _ = writeln!(text, "replica {} of {} differs in: {differs}", divergence.replica, divergence.group);
     }
-    for (what, ids) in [("items", &report.duplicated_item_ids), ("characters", &report.doubled_character_ids)] {
+    for (what, ids) in [
+        ("items present more than once", &report.duplicated_item_ids),
+        ("characters present more than once", &report.doubled_character_ids),
+        ("characters that are nowhere", &report.missing_character_ids),
+    ] {
         if !ids.is_empty() {
             let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-            let _ = writeln!(text, "{what} present more than once: {}", ids.join(", "));
+            let _ = writeln!(text, "{what}: {}", ids.join(", "));
         }
     }
     text.push_str(if report.sound() { "sound\n" } else { "NOT SOUND\n" });
@@ -347,6 +361,8 @@ mod tests {
         assert!(!parses("x admin --ready-file r.json region skip-entry --region 1"));
         assert!(parses("x admin --ready-file r.json region move --region 1 --to 3 --json"));
         assert!(!parses("x admin --ready-file r.json region move --to 3"));
+        assert!(parses("x verify --ready-file r.json --world a"));
+        assert!(!parses("x verify --endpoint a:1 --authority a --certificate b --key c --token-file d --world a"));
         assert!(!parses("x verify"));
         assert!(!parses("x verify --endpoint a:1"));
         assert!(!parses("x verify --ready-file r.json --timeout-s 0"));

@@ -10,7 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use marchland_admin::client::{AdminCluster, AdminEndpoint};
+use marchland_admin::client::{AdminCluster, AdminEndpoint, Worlds};
 use marchland_admin::verify::{VerifyReport, verify};
 use marchland_proto::cluster::{GroupStatus, InspectReply, StatusReply};
 use marchland_proto::net::TokioTransport;
@@ -407,7 +407,7 @@ impl Cluster {
 
     /// Clients of the admin service of every node.
     pub fn admin(&self) -> anyhow::Result<AdminCluster> {
-        Ok(AdminEndpoint::from_ready_file(&self.ready_file())?.connect(&TokioTransport)?)
+        Ok(AdminEndpoint::from_ready_file(&self.ready_file(), Worlds::Only)?.connect(&TokioTransport)?)
     }
 
     /// Compares all replicas.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use marchland_admin::client::{AdminEndpoint, CallError};
+use marchland_admin::client::{AdminEndpoint, CallError, Worlds};
 use marchland_jepsen::cluster::{Cluster, REGION};
 use marchland_proto::cluster::raft_transport_client::RaftTransportClient;
 use marchland_proto::cluster::{RaftBatch, RaftEnvelope, RaftVote, RaftVoteId, raft_envelope};
@@ -57,7 +57,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     }
 
     // A node's certificate with the right token, and the right certificate with another token.
-    let good = AdminEndpoint::from_ready_file(&cluster.ready_file())?;
+    let good = AdminEndpoint::from_ready_file(&cluster.ready_file(), Worlds::Only)?;
     let as_node = AdminEndpoint { security: security(&ours, &ours, name, Role::Shard, 1)?, ..good.clone() };
     let as_guesser = AdminEndpoint { token: "0".repeat(64), ..good };
     for (what, endpoint) in [("a node asking for status", as_node), ("a wrong admin token", as_guesser)] {

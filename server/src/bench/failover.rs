@@ -132,7 +132,7 @@ async fn measure(
     let plan = ClusterPlan {
         data: dir.join("cluster"),
         nodes: 3,
-        world: name.into(),
+        worlds: vec![name.into()],
         grid: GridConfig::default(),
         ground: GroundConfig::Map,
         base_port: BASE_PORT,

@@ -6,6 +6,7 @@ mod bare;
 mod commit;
 mod crowd;
 mod failover;
+mod handoff;
 mod log;
 mod process;
 
@@ -47,6 +48,8 @@ enum What {
     Failover(failover::FailoverArgs),
     /// How long players wait when a region is moved to another node, beside how long they wait without.
     Move(failover::MoveArgs),
+    /// What coming into another region costs a player, beside what it may cost.
+    Handoff(handoff::HandoffArgs),
     /// The bare WebSocket server of `crowd`.
     #[command(hide = true)]
     Bare(bare::BareArgs),
@@ -113,6 +116,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         What::Move(relocate) => {
             let scratch = Scratch::new(args.dir.as_ref(), "move")?;
             failover::relocate(relocate, &scratch.0, !args.json).await?
+        }
+        What::Handoff(crossing) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "handoff")?;
+            handoff::run(crossing, &scratch.0, !args.json).await?
         }
     };
     match args.json {

@@ -4,6 +4,7 @@ mod player;
 mod report;
 mod token;
 mod truth;
+mod walk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use self::player::Player;
 pub use self::report::{Counters, Report, Times, Window};
 use self::report::{LongestGap, Shared};
 pub(crate) use self::token::fetch as fetch_token;
+pub(crate) use self::truth::histogram;
 use crate::seams::SystemClock;
 use crate::up::ready::{ReadyFile, ReadyNode};
 
@@ -37,6 +39,8 @@ pub enum Behaviour {
     Gather,
     /// Walk as the crowd measurement prescribes.
     Crowd,
+    /// Walk in one direction until another region begins, a little further, and back again, over and over.
+    Cross,
 }
 
 /// Arguments of `marchland bots`.
@@ -52,6 +56,9 @@ pub struct BotsArgs {
     /// Take the edges from the ready file of `marchland up` instead.
     #[arg(long, conflicts_with = "url")]
     pub ready_file: Option<PathBuf>,
+    /// World of the ready file; needed when there are several.
+    #[arg(long, value_name = "NAME", requires = "ready_file")]
+    pub world: Option<String>,
     /// Pages of the nodes, which give out tokens, in the order of --url. Default: port 100 below the edge's, as with `up`.
     #[arg(long, value_delimiter = ',', requires = "url")]
     pub http: Vec<String>,
@@ -208,7 +215,8 @@ pub async fn run(args: BotsArgs) -> anyhow::Result<ExitCode> {
     let (targets, authority) = match &args.ready_file {
         Some(path) => {
             let ready = ReadyFile::read(path)?;
-            (ready.nodes.iter().map(Target::of).collect::<anyhow::Result<Vec<_>>>()?, Some(ready.authority))
+            let nodes = ready.one_world(args.world.as_deref())?;
+            (nodes.into_iter().map(Target::of).collect::<anyhow::Result<Vec<_>>>()?, Some(ready.authority))
         }
         None => {
             if !args.http.is_empty() && args.http.len() != args.url.len() {

@@ -12,14 +12,14 @@ use crate::cluster::Cluster;
 /// The running figures.
 pub struct Figures {
     cluster: Cluster,
-    bots: Option<Counters>,
+    bots: Vec<Counters>,
     every: Interval,
     line: Option<ProgressBar>,
 }
 
 impl Figures {
-    /// Figures of a cluster, and of the players that `up` itself runs.
-    pub fn new(cluster: Cluster, bots: Option<Counters>) -> Self {
+    /// Figures of a cluster, and of the players that `up` itself runs, by world.
+    pub fn new(cluster: Cluster, bots: Vec<Counters>) -> Self {
         let terminal = std::io::stdout().is_terminal();
         let line = terminal.then(|| {
             let bar = ProgressBar::new_spinner();
@@ -35,7 +35,7 @@ impl Figures {
     pub async fn next(&mut self) {
         self.every.tick().await;
         let mut text = self.cluster.figures().await;
-        if let Some(bots) = &self.bots {
+        for bots in &self.bots {
             text.push_str(&format!(" | bots {}", bots.line()));
         }
         match &self.line {

@@ -1,15 +1,19 @@
 //! The data folder of a single-machine cluster: made at the first `up`, taken up again by every later one.
 //!
 //! ```text
-//! DATA/cluster.toml            what this folder is: nodes, world, ports
+//! DATA/cluster.toml            what this folder is: nodes, worlds, ports
 //! DATA/authority.{pem,key}     development authority of the cluster
 //! DATA/admin.{pem,key,token}   what operators' tools present
 //! DATA/token.key               signs sign-in tokens
 //! DATA/node-K/node.toml, node.{pem,key}, node.log, data/
 //! ```
+//!
+//! Every world has as many nodes as the others, and shares none. Nodes are numbered over all worlds: the first ones are the first world's.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use marchland_proto::net::{Authority, PeerIdentity, Role, make_authority, make_node_certificate};
@@ -23,6 +27,8 @@ use crate::config::{
 };
 
 const FORMAT: u32 = 1;
+/// Nodes of all worlds together: their ports lie a hundred apart by kind.
+const NODES_MAX: u32 = 99;
 
 /// What a cluster's folder is for. A later `up` must ask for the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,13 +38,17 @@ pub struct ClusterFile {
     pub format: u32,
     /// Name of the cluster, random.
     pub cluster: String,
-    /// Number of nodes.
+    /// Number of nodes, of all worlds together.
     pub nodes: u32,
-    /// Name of the world.
-    pub world: String,
-    /// Its ground.
+    /// Names of the worlds, in the order of their numbers.
+    #[serde(default)]
+    pub worlds: Vec<String>,
+    /// The one world's name, as it was written before there could be several.
+    #[serde(default, skip_serializing)]
+    world: Option<String>,
+    /// The ground of each.
     pub ground: GroundConfig,
-    /// Its regions.
+    /// The regions of each.
     #[serde(default)]
     pub grid: GridConfig,
     /// Node k listens on this plus 100, 200 and 300, plus k.
@@ -50,13 +60,13 @@ pub struct ClusterFile {
 pub struct ClusterPlan {
     /// The folder.
     pub data: PathBuf,
-    /// Number of nodes, odd.
+    /// Number of nodes of all worlds together; an odd number for each.
     pub nodes: u32,
-    /// Name of the world.
-    pub world: String,
-    /// Its ground.
+    /// Names of the worlds.
+    pub worlds: Vec<String>,
+    /// The ground of each.
     pub ground: GroundConfig,
-    /// Its regions.
+    /// The regions of each.
     pub grid: GridConfig,
     /// Node k listens on this plus 100 (gRPC), 200 (HTTP) and 300 (WebSocket), plus k.
     pub base_port: u16,
@@ -130,21 +140,63 @@ pub struct Layout {
     pub admin_token: String,
 }
 
+impl ClusterPlan {
+    /// Checks what the nodes' configurations can not say.
+    fn validate(&self) -> Result<(), LayoutError> {
+        let refuse = |reason: String| Err(LayoutError::Invalid(reason));
+        let (nodes, worlds) = (self.nodes, self.worlds.len() as u32);
+        let names: BTreeSet<_> = self.worlds.iter().collect();
+        if worlds == 0 || names.len() != self.worlds.len() || self.worlds.iter().any(String::is_empty) {
+            return refuse(format!("the worlds {:?} need names, each its own", self.worlds));
+        }
+        if nodes > NODES_MAX {
+            return refuse(format!("{nodes} nodes: {NODES_MAX} are the most on one machine"));
+        }
+        if nodes % worlds != 0 || nodes / worlds % 2 == 0 {
+            return refuse(format!(
+                "{nodes} nodes for {worlds} worlds: each world needs the same odd number of nodes of its own, for example {}",
+                worlds * 3
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl ClusterFile {
+    fn nodes_per_world(&self) -> u32 {
+        self.nodes / (self.worlds.len() as u32).max(1)
+    }
+
+    /// The world of a node: its number, and its name.
+    fn world_of(&self, node: u32) -> (WorldId, &str) {
+        let index = (node - 1) / self.nodes_per_world();
+        (WorldId(index + 1), &self.worlds[index as usize])
+    }
+
+    /// The nodes of the same world as this one.
+    fn beside(&self, node: u32) -> RangeInclusive<u32> {
+        let first = (node - 1) / self.nodes_per_world() * self.nodes_per_world();
+        first + 1..=first + self.nodes_per_world()
+    }
+}
+
 impl Layout {
     /// Makes the folder, or takes up the one that is there.
     pub fn open(plan: &ClusterPlan, entropy: &impl Entropy) -> Result<Self, LayoutError> {
+        plan.validate()?;
         create_dir(&plan.data)?;
         let data = plan.data.canonicalize().map_err(|e| at(&plan.data, e))?;
         let file = data.join("cluster.toml");
         let cluster = if file.exists() {
             let text = std::fs::read_to_string(&file).map_err(|e| at(&file, e))?;
-            let found: ClusterFile =
+            let mut found: ClusterFile =
                 toml::from_str(&text).map_err(|e| LayoutError::Damaged { path: file.clone(), reason: e.to_string() })?;
             if found.format > FORMAT {
                 return Err(LayoutError::Newer { path: file, found: found.format });
             }
+            found.worlds.extend(found.world.take());
+            same(&data, "worlds", found.worlds.join(","), plan.worlds.join(","))?;
             same(&data, "nodes", found.nodes, plan.nodes)?;
-            same(&data, "world", &found.world, &plan.world)?;
             same(&data, "ground", format!("{:?}", found.ground), format!("{:?}", plan.ground))?;
             same(&data, "grid", found.grid, plan.grid)?;
             ClusterFile { base_port: plan.base_port, ..found }
@@ -156,7 +208,8 @@ impl Layout {
                 format: FORMAT,
                 cluster: format!("dev-{:08x}", entropy.next_u64() as u32),
                 nodes: plan.nodes,
-                world: plan.world.clone(),
+                worlds: plan.worlds.clone(),
+                world: None,
                 ground: plan.ground,
                 grid: plan.grid,
                 base_port: plan.base_port,
@@ -166,14 +219,16 @@ impl Layout {
         let admin_token = secret(&data.join("admin.token"), entropy)?;
         secret(&data.join("token.key"), entropy)?;
         certificate(&data.join("admin"), &authority, || identity(&cluster.cluster, 0, [Role::Admin].into(), None))?;
-        let members: Vec<_> = (1..=cluster.nodes).map(|k| member(&cluster, k, plan.tls)).collect();
         let mut nodes = Vec::new();
         for k in 1..=cluster.nodes {
             let folder = data.join(format!("node-{k}"));
             create_dir(&folder)?;
             let roles = [Role::Shard, Role::Edge].into();
-            certificate(&folder.join("node"), &authority, || identity(&cluster.cluster, k, roles, Some([WorldId(1)].into())))?;
-            let config = node_config(&cluster, k, members.clone(), plan.tls);
+            certificate(&folder.join("node"), &authority, || {
+                identity(&cluster.cluster, k, roles, Some([cluster.world_of(k).0].into()))
+            })?;
+            let members = cluster.beside(k).map(|k| member(&cluster, k, plan.tls)).collect();
+            let config = node_config(&cluster, k, members, plan.tls);
             config.validate().map_err(LayoutError::Invalid)?;
             let path = folder.join("node.toml");
             let text = toml::to_string(&config).map_err(|e| LayoutError::Invalid(e.to_string()))?;
@@ -214,6 +269,7 @@ fn member(cluster: &ClusterFile, k: u32, tls: bool) -> MemberConfig {
 }
 
 fn node_config(cluster: &ClusterFile, k: u32, members: Vec<MemberConfig>, tls: bool) -> NodeConfig {
+    let (id, name) = cluster.world_of(k);
     let port = |offset: u16| cluster.base_port + offset + k as u16;
     NodeConfig {
         cluster: cluster.cluster.clone(),
@@ -227,7 +283,7 @@ fn node_config(cluster: &ClusterFile, k: u32, members: Vec<MemberConfig>, tls: b
         },
         tls: TlsConfig { authority: "../authority.pem".into(), certificate: "node.pem".into(), key: "node.key".into() },
         members,
-        world: WorldConfig { id: 1, name: cluster.world.clone(), seed: 1, ground: cluster.ground, grid: cluster.grid },
+        world: WorldConfig { id: id.0, name: name.to_owned(), seed: 1, ground: cluster.ground, grid: cluster.grid },
         raft: RaftConfig::default(),
         storage: StorageConfig::default(),
         rules: RulesConfig::default(),
@@ -308,7 +364,7 @@ mod tests {
         ClusterPlan {
             data: data.to_owned(),
             nodes: 3,
-            world: "aurora".into(),
+            worlds: vec!["aurora".into()],
             ground: GroundConfig::Map,
             grid: GridConfig::default(),
             base_port: 7000,
@@ -326,6 +382,47 @@ mod tests {
         assert_eq!(first.admin_token, second.admin_token);
         assert_eq!(first.nodes.len(), 3);
         assert_eq!(first.nodes[2].1.listen.ws, "127.0.0.1:7303");
+    }
+
+    #[test]
+    fn every_world_has_nodes_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("cluster");
+        let worlds = |nodes, worlds: &[&str]| ClusterPlan {
+            nodes,
+            worlds: worlds.iter().map(|name| (*name).to_owned()).collect(),
+            ..plan(&data)
+        };
+        let layout = Layout::open(&worlds(6, &["a", "b"]), &SystemEntropy).unwrap();
+        let of: Vec<_> =
+            layout.nodes.iter().map(|(_, config)| (config.node, config.world.id, config.world.name.as_str())).collect();
+        assert_eq!(of, [(1, 1, "a"), (2, 1, "a"), (3, 1, "a"), (4, 2, "b"), (5, 2, "b"), (6, 2, "b")]);
+        let members: Vec<_> = layout.nodes[4].1.members.iter().map(|member| member.node).collect();
+        assert_eq!(members, [4, 5, 6]);
+        assert_eq!(layout.nodes[4].1.listen.grpc, "127.0.0.1:7105");
+        for (bad, word) in [
+            (worlds(4, &["a", "b"]), "same odd number"),
+            (worlds(5, &["a", "b"]), "for example 6"),
+            (worlds(2, &["a"]), "same odd number"),
+            (worlds(6, &["a", "a"]), "each its own"),
+            (worlds(3, &["a", "", "c"]), "names"),
+            (worlds(101, &["a"]), "99"),
+            (worlds(6, &["a", "c"]), "worlds a,b; asked for a,c"),
+        ] {
+            let error = Layout::open(&bad, &SystemEntropy).unwrap_err().to_string();
+            assert!(error.contains(word), "{error} does not say {word:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_of_one_world_from_before_there_were_several_is_taken_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("cluster");
+        Layout::open(&plan(&data), &SystemEntropy).unwrap();
+        let file = data.join("cluster.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        std::fs::write(&file, text.replace("worlds = [\"aurora\"]", "world = \"aurora\"")).unwrap();
+        assert_eq!(Layout::open(&plan(&data), &SystemEntropy).unwrap().cluster.worlds, ["aurora"]);
     }
 
     #[test]

@@ -37,16 +37,16 @@ pub struct UpArgs {
     /// Folder for everything that the cluster keeps; made at first, resumed afterwards.
     #[arg(long, default_value = "marchland-data")]
     pub data: PathBuf,
-    /// Number of nodes; odd.
-    #[arg(long, default_value_t = 3)]
-    pub nodes: u32,
-    /// Name of the world.
-    #[arg(long, default_value = "aurora")]
-    pub worlds: String,
+    /// Number of nodes, over all worlds; an odd number for each. Three for each unless given.
+    #[arg(long)]
+    pub nodes: Option<u32>,
+    /// Names of the worlds. Each has nodes of its own.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "aurora")]
+    pub worlds: Vec<String>,
     /// Regions of the world: columns and rows. The demo map is repeated in each, open ground is cut.
     #[arg(long, value_name = "WxH", default_value_t)]
     pub grid: GridConfig,
-    /// Players to walk about.
+    /// Players to walk about, over all worlds.
     #[arg(long, default_value_t = 0)]
     pub bots: usize,
     /// Write addresses and process ids to this file when every region has an owner.
@@ -71,8 +71,8 @@ impl UpArgs {
     pub fn plan(&self) -> ClusterPlan {
         ClusterPlan {
             data: self.data.clone(),
-            nodes: self.nodes,
-            world: self.worlds.clone(),
+            nodes: self.nodes.unwrap_or(3 * self.worlds.len() as u32),
+            worlds: self.worlds.clone(),
             grid: self.grid,
             ground: self.open_ground_m.map_or(GroundConfig::Map, |side_m| GroundConfig::Open { side_m }),
             base_port: self.base_port,
@@ -110,15 +110,17 @@ impl LocalCluster {
             let config = &self.layout.nodes[process.node as usize - 1].1;
             ReadyNode {
                 id: process.node,
+                world: config.world.name.clone(),
                 pid: process.pid().unwrap_or(0),
                 grpc: config.listen.grpc.clone(),
                 http: format!("http://{}", config.listen.http),
-                ws: config.members[process.node as usize - 1].ws.clone(),
+                // A node of `up` is among its own members.
+                ws: config.members.iter().find(|m| m.node == process.node).map(|m| m.ws.clone()).unwrap_or_default(),
             }
         };
         ReadyFile {
             nodes: self.nodes.iter().map(node).collect(),
-            worlds: vec![self.layout.cluster.world.clone()],
+            worlds: self.layout.cluster.worlds.clone(),
             admin_token: self.layout.admin_token.clone(),
             authority: data.join("authority.pem"),
             admin_certificate: data.join("admin.pem"),
@@ -183,9 +185,6 @@ impl LocalCluster {
 /// Runs `marchland up` until Ctrl-C.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    if args.worlds.contains(',') {
-        bail!("--worlds takes one name: this version runs one world");
-    }
     let mut stop = std::pin::pin!(crate::signals::stop_requested()?);
     let layout = Layout::open(&args.plan(), &SystemEntropy)?;
     println!("cluster {} in {}", layout.cluster.cluster, layout.data.display());
@@ -200,18 +199,13 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     }
     let view = cluster.ready();
     for node in &view.nodes {
-        println!("node {}  pid {:<7} grpc {}  http {}  players {}", node.id, node.pid, node.grpc, node.http, node.ws);
+        let world = if view.worlds.len() > 1 { format!("  world {}", node.world) } else { String::new() };
+        println!("node {}  pid {:<7} grpc {}  http {}  players {}{world}", node.id, node.pid, node.grpc, node.http, node.ws);
     }
-    println!("ready after {:.1} s; play at {}/play", started.elapsed().as_secs_f64(), view.nodes[0].http);
-    let bots = match args.bots {
-        0 => None,
-        count => {
-            let targets = view.nodes.iter().map(Target::of).collect::<anyhow::Result<_>>()?;
-            let options = BotOptions { count, targets, authority: Some(view.authority.clone()), ..BotOptions::default() };
-            Some(Bots::start(options)?)
-        }
-    };
-    let mut figures = Figures::new(Cluster::of(&view)?, bots.as_ref().map(Bots::counters));
+    let pages: Vec<_> = view.worlds.iter().filter_map(|w| view.of_world(w).next()).map(|n| format!("{}/play", n.http)).collect();
+    println!("ready after {:.1} s; play at {}", started.elapsed().as_secs_f64(), pages.join(", "));
+    let bots = start_bots(&view, args.bots)?;
+    let mut figures = Figures::new(Cluster::of(&view)?, bots.iter().map(Bots::counters).collect());
     loop {
         tokio::select! {
             () = &mut stop => break,
@@ -236,12 +230,9 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     }
     figures.finish();
     println!("stopping");
-    let summary = match bots {
-        Some(bots) => Some(bots.stop().await),
-        None => None,
-    };
+    let summaries = futures::future::join_all(bots.into_iter().map(Bots::stop)).await;
     let clean = cluster.stop().await;
-    if let Some(summary) = summary {
+    for summary in summaries {
         println!("{summary}");
     }
     if !clean {
@@ -249,4 +240,15 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     }
     println!("stopped; the next `up` resumes this world");
     Ok(())
+}
+
+/// Players, as evenly over the worlds as they come out. Those of one world know nothing of the others.
+fn start_bots(view: &ReadyFile, count: usize) -> anyhow::Result<Vec<Bots>> {
+    let worlds = view.worlds.len().max(1);
+    let shares = view.worlds.iter().enumerate().map(|(at, world)| (world, count / worlds + usize::from(at < count % worlds)));
+    let start = |(world, count): (&String, usize)| {
+        let targets = view.of_world(world).map(Target::of).collect::<anyhow::Result<_>>()?;
+        Bots::start(BotOptions { count, targets, authority: Some(view.authority.clone()), ..BotOptions::default() })
+    };
+    shares.filter(|(_, count)| *count > 0).map(start).collect()
 }

@@ -27,6 +27,9 @@ pub struct ReadyFile {
 pub struct ReadyNode {
     /// Its number.
     pub id: u32,
+    /// Name of its world.
+    #[serde(default)]
+    pub world: String,
     /// Its process.
     pub pid: u32,
     /// Cluster address, `host:port`.
@@ -38,6 +41,24 @@ pub struct ReadyNode {
 }
 
 impl ReadyFile {
+    /// The nodes of a world.
+    pub fn of_world<'a>(&'a self, world: &'a str) -> impl Iterator<Item = &'a ReadyNode> {
+        // Before there could be several, nodes did not say.
+        self.nodes.iter().filter(move |node| node.world == world || node.world.is_empty())
+    }
+
+    /// The nodes of a world that is named, or of the only one.
+    pub fn one_world(&self, named: Option<&str>) -> anyhow::Result<Vec<&ReadyNode>> {
+        let found = named.and_then(|named| self.worlds.iter().find(|world| *world == named));
+        let world = match (named.map(|named| found.ok_or(named)), &self.worlds[..]) {
+            (Some(Ok(named)), _) => named,
+            (None, [only]) => only,
+            (Some(Err(named)), worlds) => anyhow::bail!("there is no world {named:?}, but {}", worlds.join(", ")),
+            (None, worlds) => anyhow::bail!("--world must name one of {}", worlds.join(", ")),
+        };
+        Ok(self.of_world(world).collect())
+    }
+
     /// Writes the file; a reader sees the old one or the new one.
     pub fn write(&self, path: &Path) -> io::Result<()> {
         let temporary = path.with_extension("tmp");

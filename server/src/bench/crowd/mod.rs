@@ -112,7 +112,7 @@ pub(super) async fn run(args: &CrowdArgs, dir: &Path, talk: bool) -> anyhow::Res
     let plan = ClusterPlan {
         data: dir.join("cluster"),
         nodes: 3,
-        world: "crowd".into(),
+        worlds: vec!["crowd".into()],
         grid: GridConfig::default(),
         ground: GroundConfig::Open { side_m },
         base_port: BASE_PORT,
