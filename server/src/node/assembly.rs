@@ -423,6 +423,7 @@ impl<S: Seams> Opening<'_, S> {
             map: genesis.map.clone(),
             plans: vec![plan(directory_id), plan(region_id)],
             token_key: Bytes::copy_from_slice(&settings.token_key),
+            ..DirectoryGenesis::default()
         };
         tasks.spawn(birth::found(directory.service(), directory_genesis));
         let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();

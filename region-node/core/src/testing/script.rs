@@ -157,8 +157,8 @@ impl Script {
             secret_hash: secret_of(character, epoch),
             name: name.into(),
             account: name.into(),
-            carried: Bytes::new(),
             move_number: 1,
+            ..Admit::default()
         }));
     }
 
