@@ -4,12 +4,14 @@
 //! last ([`VaultAtCut`]). So the answer is exact, and nothing waits for it. The state of now has no list that leads back to it:
 //! it is read again if anything was applied meanwhile.
 
-use marchland_proto::cluster::InspectReply;
-use marchland_proto::storage::{ChannelMessage, DirectoryCut};
+use marchland_proto::cluster::{InspectReply, TakeCutReply};
+use marchland_proto::codes::Code;
+use marchland_proto::storage::{ChannelMessage, DirectoryCharacter, DirectoryCut};
 use marchland_router_core::{Key, VaultAtCut, taken_at};
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::{CharacterId, CutNumber, GroupId};
 
+use crate::orders::OrderError;
 use crate::records::{ReadError, Records};
 
 /// How often the state of now is read before that is given up.
@@ -30,22 +32,37 @@ impl From<ReadError> for Failed {
     }
 }
 
-/// Of a directory. It holds no characters and no items, and sends none.
+/// Of a directory. No character and no item is in it: those that it names must be somewhere, for it had been told where.
 pub(crate) async fn directory<K: KeyedStore>(id: GroupId, records: &Records<K>, cut: CutNumber) -> InspectReply {
     let told = async {
         if cut.0 != 0 {
             let cut = kept_cut(id, records, cut).await?;
-            return Ok(reply(&cut));
+            // What its own entry told came behind the cut, or is left out.
+            let characters = located(records, cut.index).await?;
+            return Ok(InspectReply { characters, ..reply(&cut) });
         }
         for _ in 0..TRIES {
             let now = now(records).await?;
+            let characters = located(records, now.index.saturating_add(1)).await?;
             if is_still(records, &now).await? {
-                return Ok(reply(&now));
+                return Ok(InspectReply { characters, ..reply(&now) });
             }
         }
         Err(restless(id))
     };
     answer(id, told.await)
+}
+
+/// Characters that were located before an entry. When one was first located never changes, so it does not matter when it is read.
+async fn located<K: KeyedStore>(records: &Records<K>, before: u64) -> Result<Vec<u64>, ReadError> {
+    let mut characters = Vec::new();
+    let take = |_, character: DirectoryCharacter| {
+        if (1..before).contains(&character.located_index) {
+            characters.push(character.character);
+        }
+    };
+    records.each(&Key::Character(CharacterId(0)), take).await?;
+    Ok(characters)
 }
 
 /// Of a vault.
@@ -148,4 +165,22 @@ fn answer(id: GroupId, told: Result<InspectReply, Failed>) -> InspectReply {
         }
     };
     InspectReply { code, reason, ..InspectReply::default() }
+}
+
+/// What is told of a cut that was ordered: code, reason and highest cut of the answer, if there is one.
+pub(crate) async fn cut_reply<K: KeyedStore>(
+    records: &Records<K>,
+    taken: Result<(u32, String, u64), OrderError>,
+) -> TakeCutReply {
+    match taken {
+        Ok((0, _, number)) => match records.cut(CutNumber(number)).await {
+            Ok(cut) => TakeCutReply { number, index: cut.map_or(0, |cut| cut.index), ..TakeCutReply::default() },
+            Err(error) => TakeCutReply { code: Code::Internal as u32, reason: error.to_string(), ..TakeCutReply::default() },
+        },
+        Ok((code, reason, _)) => TakeCutReply { code, reason, ..TakeCutReply::default() },
+        Err(error) => {
+            let (code, leader) = error.reply();
+            TakeCutReply { code: code as u32, leader, reason: error.to_string(), ..TakeCutReply::default() }
+        }
+    }
 }

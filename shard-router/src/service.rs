@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 
 use marchland_proto::cluster::{
     DeliverAnswer, DeliverRequest, InspectReply, LocateReply, LocateRequest, RegisterReply, RegisterRequest, SignInReply,
-    SignInRequest,
+    SignInRequest, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role};
 use marchland_proto::storage::directory_entry::Body;
-use marchland_proto::storage::{ChannelAck, DirectoryAnswer, SignInOrder};
+use marchland_proto::storage::{ChannelAck, Cut, DirectoryAnswer, SignInOrder};
 use marchland_raft::ProposeError;
 use marchland_router_core::{Name, TokenVerifier, encode_entry};
 use marchland_storage::keyed::KeyedStore;
@@ -20,7 +20,7 @@ use marchland_types::seam::Clock;
 use marchland_types::{CharacterId, CutNumber, GroupId, WorldId};
 
 use crate::group::KeyedGroup;
-use crate::inspect;
+use crate::inspect::{self, cut_reply};
 use crate::options::DirectoryOptions;
 use crate::orders::{OrderError, Orders, Taken};
 use crate::outbox::KeyedService;
@@ -213,7 +213,15 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
         self.orders.deliver(peer, request, commit).await
     }
 
-    /// What stood at a cut, or (0) stands now: a directory holds no characters and no items.
+    /// Takes a cut, or (0) the next one; the reply names the highest that has been taken. Leaders only.
+    pub async fn take_cut(&self, number: CutNumber) -> TakeCutReply {
+        let order = Body::Cut(Cut { number: number.0, now_ms: 0 });
+        let taken = self.order(order).await.map(|answer| (answer.code, answer.reason, answer.cut));
+        cut_reply(self.view.records(), taken).await
+    }
+
+    /// What stood at a cut, or (0) stands now. The characters are not in the directory: they are those that it had been told the
+    /// place of by then, and that must be somewhere.
     pub async fn inspect(&self, cut: CutNumber) -> InspectReply {
         inspect::directory(self.orders.id, self.view.records(), cut).await
     }

@@ -3,17 +3,17 @@
 //! Only the leader carries out orders; others name it. An order with an unknown outcome is proposed again until its deadline:
 //! all of them take effect once, however often they are committed.
 
-use marchland_proto::cluster::{DeliverAnswer, DeliverRequest, InspectReply};
+use marchland_proto::cluster::{DeliverAnswer, DeliverRequest, InspectReply, TakeCutReply};
 use marchland_proto::net::PeerIdentity;
 use marchland_proto::storage::vault_entry::Body;
-use marchland_proto::storage::{ChannelAck, VaultAnswer};
+use marchland_proto::storage::{ChannelAck, Cut, VaultAnswer};
 use marchland_router_core::encode_vault_entry;
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::seam::Clock;
 use marchland_types::{CutNumber, GroupId};
 
 use crate::group::KeyedGroup;
-use crate::inspect;
+use crate::inspect::{self, cut_reply};
 use crate::options::DirectoryOptions;
 use crate::orders::{OrderError, Orders, Taken};
 use crate::outbox::KeyedService;
@@ -56,6 +56,13 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> VaultService<G, K, C> {
             Ok(Taken { code: taken.code, reason: taken.reason, seq: taken.taken_seq, cut: taken.cut })
         };
         self.orders.deliver(peer, request, commit).await
+    }
+
+    /// Takes a cut, or (0) the next one; the reply names the highest that has been taken. Leaders only.
+    pub async fn take_cut(&self, number: CutNumber) -> TakeCutReply {
+        let order = Body::Cut(Cut { number: number.0, now_ms: 0 });
+        let taken = self.order(order).await.map(|answer| (answer.code, answer.reason, answer.cut));
+        cut_reply(&self.records, taken).await
     }
 
     /// What stood at a cut, or (0) stands now: characters that are kept or set aside, their items, and those that wait in

@@ -178,6 +178,25 @@ async fn a_cut_without_a_number_is_not_repeated() {
 }
 
 #[tokio::test]
+async fn a_cut_of_the_directory_names_those_who_must_be_somewhere() {
+    let rig = Rig::begun(quick()).await;
+    for n in 1..=3 {
+        assert_eq!(rig.service.order(sign_in_order("anna", &format!("n{n}"), n)).await.unwrap().code, 0);
+    }
+    let place = |seq, character| location(1, seq, character, 1);
+    assert_eq!(rig.service.order(place(1, 2)).await.unwrap().taken_seq, 1);
+    let taken = rig.service.take_cut(5.into()).await;
+    assert_eq!((taken.code, taken.number), (0, 5));
+    assert_eq!(rig.service.order(place(2, 1)).await.unwrap().taken_seq, 2);
+    let at = rig.service.inspect(5.into()).await;
+    assert_eq!((at.code, at.index, &at.characters[..], at.items.len()), (0, taken.index, &[2][..], 0));
+    assert_eq!(at.taken.iter().map(|t| (t.from_group, t.seq)).collect::<Vec<_>>(), [(region(1).0, 1)]);
+    assert_eq!(rig.service.inspect(0.into()).await.characters, [1, 2]);
+    assert_eq!(rig.service.inspect(6.into()).await.code, 2, "not taken yet");
+    assert_eq!(rig.service.inspect(4.into()).await.code, 3, "passed over");
+}
+
+#[tokio::test]
 async fn more_calls_than_allowed_are_told_to_come_again() {
     let rig = Rig::begun(DirectoryOptions { calls_in_flight: 1, ..quick() }).await;
     let edge = peer(9, &[PeerRole::Edge]);

@@ -127,7 +127,10 @@ async fn a_cut_is_told_or_why_it_can_not_be() {
         }
     }
     assert_eq!(inspect(&rig, 1).await.code, 2, "not taken yet");
-    assert_eq!(rig.service.order(Body::Cut(Cut::default())).await.unwrap().cut, 1);
+    let taken = rig.service.take_cut(CutNumber(0)).await;
+    assert_eq!((taken.code, taken.number), (0, 1));
+    assert_eq!(rig.service.take_cut(CutNumber(1)).await.index, taken.index, "taken already");
+    assert_eq!(inspect(&rig, 1).await.index, taken.index);
     let hash = inspect(&rig, 1).await.state_hash;
     for character in 1..=100 {
         deliver(&rig, vec![message(directory_group(), character, 0, withdraw(character * 3, 1, 2))]).await;
@@ -143,6 +146,10 @@ async fn a_cut_is_told_or_why_it_can_not_be() {
         rig.service.order(Body::Cut(Cut::default())).await.unwrap();
     }
     assert_eq!(inspect(&rig, 1).await.code, 3, "forgotten");
+    *rig.group.leader.lock().unwrap() = Some(replica(3));
+    rig.group.then([Outcome::NotLeader(Some(replica(3)))]);
+    let refused = rig.service.take_cut(CutNumber(99)).await;
+    assert_eq!((refused.code, refused.leader), (Code::NotLeader as u32, replica(3).0));
     check_vault(records(rig.machine.store()).await).unwrap();
 }
 

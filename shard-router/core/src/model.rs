@@ -355,7 +355,11 @@ impl World {
         born.sort_unstable();
         assert_eq!(found, born, "at cut {number}");
         let cut = self.directory.records.get(&Key::Cut(CutNumber(number)).encode()).expect("a cut");
-        assert_eq!(DirectoryCut::decode(cut.clone()).expect("readable").number, number);
+        let index = DirectoryCut::decode(cut.clone()).expect("readable").index;
+        for id in 1..=self.directory.counters().last_character {
+            let known = (1..index).contains(&self.directory.character(id).located_index);
+            assert!(!known || found.contains(&id), "the directory knew character {id} at cut {number}");
+        }
     }
 }
 

@@ -84,6 +84,10 @@ pub(super) fn located(txn: &mut Txn<'_>, from: GroupId, map: &RegionMap, update:
         return Ok(false);
     }
     let here = character.group == from.0;
+    let known = character.clone();
+    if known.located_index == 0 {
+        character.located_index = txn.index.0;
+    }
     if update.move_number > character.move_number {
         let left = GroupId(character.group);
         character.move_number = update.move_number;
@@ -101,15 +105,15 @@ pub(super) fn located(txn: &mut Txn<'_>, from: GroupId, map: &RegionMap, update:
         }
     } else if here {
         // The channel is in order: of two reports with one number the later is the newer. A lower number says nothing new.
-        if update.move_number < character.move_number || update.present == character.present {
-            return Ok(true);
+        if update.move_number == character.move_number {
+            character.present = update.present;
         }
-        character.present = update.present;
     } else {
         drop_stub(txn, from, &character)?;
-        return Ok(true);
     }
-    txn.put(&Key::Character(CharacterId(character.character)), &character);
+    if character != known {
+        txn.put(&Key::Character(CharacterId(character.character)), &character);
+    }
     Ok(true)
 }
 

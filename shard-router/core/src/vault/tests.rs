@@ -302,8 +302,11 @@ fn other_formats_stop_the_replica_and_the_check_finds_contradictions() {
     assert!(broken(Key::Name("x".into()), Some(vec![0; 8])).contains("another kind of group"));
 }
 
+/// Characters and items that are held, and what is on its way: receivers and numbers.
+type Told = ((Vec<u64>, Vec<u64>), Vec<(u64, u64)>);
+
 /// What a scan that takes its time finds: each record as it was at some later and later moment.
-fn slow_scan(moments: &[Vault], cut: u64, pace: usize) -> Option<((Vec<u64>, Vec<u64>), Vec<(u64, u64)>)> {
+fn slow_scan(moments: &[Vault], cut: u64, pace: usize) -> Option<Told> {
     let last = moments.last().unwrap();
     let record: DirectoryCut = last.read(Key::Cut(CutNumber(cut)))?;
     let undo_end = record.undo_end;
