@@ -240,7 +240,8 @@ fn table(head: &[&str]) -> Table {
 
 /// The verdict for people.
 fn verdict(report: &VerifyReport) -> String {
-    let mut rows = table(&["regions", "replicas", "divergent", "items", "duplicated", "missing", "unexplained", "in two places"]);
+    let mut rows =
+        table(&["regions", "replicas", "divergent", "items", "duplicated", "missing", "unexplained", "in two places", "nowhere"]);
     rows.add_row([
         report.regions,
         report.replicas,
@@ -250,6 +251,7 @@ fn verdict(report: &VerifyReport) -> String {
         report.missing_items,
         report.unexplained_items,
         report.characters_in_two_places,
+        report.characters_missing,
     ]);
     let mut text = format!("{rows}\n");
     for divergence in &report.divergences {
@@ -257,10 +259,14 @@ fn verdict(report: &VerifyReport) -> String {
         // Writing to a String can not fail, here and below.
         let _ = writeln!(text, "replica {} of {} differs in: {differs}", divergence.replica, divergence.group);
     }
-    for (what, ids) in [("items", &report.duplicated_item_ids), ("characters", &report.doubled_character_ids)] {
+    for (what, ids) in [
+        ("items present more than once", &report.duplicated_item_ids),
+        ("characters present more than once", &report.doubled_character_ids),
+        ("characters that are nowhere", &report.missing_character_ids),
+    ] {
         if !ids.is_empty() {
             let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
-            let _ = writeln!(text, "{what} present more than once: {}", ids.join(", "));
+            let _ = writeln!(text, "{what}: {}", ids.join(", "));
         }
     }
     text.push_str(if report.sound() { "sound\n" } else { "NOT SOUND\n" });

@@ -97,6 +97,14 @@ pub struct SkippedView {
     pub by: String,
 }
 
+impl ReplicaView {
+    /// Whether it is a replica of a region.
+    #[must_use]
+    pub fn is_region(&self) -> bool {
+        self.group.starts_with("region(")
+    }
+}
+
 impl From<&StatusReply> for NodeView {
     fn from(reply: &StatusReply) -> Self {
         Self {

@@ -10,8 +10,9 @@ use std::time::Duration;
 use fake::{Node, TOKEN, World, endpoint, security, serve_node, world};
 use marchland_admin::client::{AdminEndpoint, CallError, cluster_status};
 use marchland_admin::verify::{VerifyError, VerifyReport, verify};
-use marchland_proto::cluster::InspectReply;
+use marchland_proto::cluster::{InFlight, InspectReply, Taken};
 use marchland_proto::net::{Role, TokioTransport};
+use marchland_types::{GroupId, RegionId, WorldId};
 
 async fn verdict(nodes: Vec<Node>, within_ms: u64) -> Result<VerifyReport, VerifyError> {
     let mut addresses = Vec::new();
@@ -35,7 +36,40 @@ async fn a_sound_cluster_passes_even_when_a_replica_is_late_and_the_owner_has_mo
     let report = verdict(nodes, 5_000).await.unwrap();
     assert!(report.sound(), "{report:?}");
     assert_eq!((report.regions, report.replicas, report.items), (1, 3, 3));
-    assert_eq!(world.lock().unwrap().cut, 1, "one fresh cut, at the true owner");
+    assert_eq!(world.lock().unwrap().cut, 2, "what was taken before is asked for, then one fresh cut, at the true owner");
+}
+
+#[tokio::test]
+async fn all_groups_of_a_world_take_one_cut() {
+    let world = world();
+    let region = |serial| GroupId::region(WorldId(1), RegionId(serial));
+    let directory = GroupId::directory(WorldId(1));
+    {
+        let mut world = world.lock().unwrap();
+        world.cut = 4;
+        // Item 8 and character 2 are between regions 2 and 3.
+        let in_flight = vec![InFlight { to_group: region(3).0, seq: 5, items: vec![8], characters: vec![2] }];
+        let second = InspectReply { items: vec![7], items_minted: 2, in_flight, ..InspectReply::default() };
+        world.more.insert(region(2), (9, second));
+        let taken = vec![Taken { from_group: region(2).0, seq: 4 }];
+        world.more.insert(region(3), (0, InspectReply { characters: vec![3], taken, ..InspectReply::default() }));
+        world.more.insert(directory, (0, InspectReply { characters: vec![1, 2, 3], ..InspectReply::default() }));
+    }
+    let report = verdict(three(&world), 5_000).await.unwrap();
+    assert!(report.sound(), "{report:?}");
+    assert_eq!((report.regions, report.replicas, report.other_replicas), (3, 9, 3));
+    assert_eq!((report.items, report.items_in_flight, report.characters, report.characters_in_flight), (5, 1, 3, 1));
+    {
+        let mut world = world.lock().unwrap();
+        let cuts: Vec<u64> = world.more.values().map(|(cut, _)| *cut).chain([world.cut]).collect();
+        assert_eq!(cuts, [10; 4], "one above the highest");
+        // Region 3 has taken the message, and nobody stands there.
+        world.more.get_mut(&region(3)).unwrap().1.taken[0].seq = 5;
+    }
+    let report = verdict(three(&world), 5_000).await.unwrap();
+    assert_eq!((report.missing_items, report.characters_missing, report.sound()), (1, 1, false));
+    assert_eq!(report.missing_character_ids, [2]);
+    assert_eq!(world.lock().unwrap().cut, 13, "a loss is looked at again");
 }
 
 #[tokio::test]

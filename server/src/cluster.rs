@@ -1,5 +1,6 @@
 //! A running cluster, as `up` and the measurements see it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -58,7 +59,7 @@ impl Cluster {
     /// Whether every node is ready, and every region has an owner; otherwise what is missing.
     pub async fn ready(&self) -> Result<(), String> {
         let view = cluster_status(&self.nodes).await;
-        let mut owned = false;
+        let mut owned = BTreeMap::new();
         for node in &view.nodes {
             let Some(status) = &node.status else {
                 return Err(format!("{}: {}", node.address, node.error.as_deref().unwrap_or("no answer")));
@@ -66,9 +67,15 @@ impl Cluster {
             if !status.ready {
                 return Err(format!("node {}: {}", status.node, status.not_ready_because));
             }
-            owned |= status.groups.iter().any(|g| g.owner);
+            for group in status.groups.iter().filter(|group| group.is_region()) {
+                *owned.entry(group.group.clone()).or_insert(false) |= group.owner;
+            }
         }
-        if owned { Ok(()) } else { Err("the region has no owner".into()) }
+        match owned.iter().find(|(_, owned)| !**owned) {
+            Some((group, _)) => Err(format!("{group} has no owner")),
+            None if owned.is_empty() => Err("there is no region".into()),
+            None => Ok(()),
+        }
     }
 
     /// The cluster in one line.
@@ -76,15 +83,25 @@ impl Cluster {
         let view = cluster_status(&self.nodes).await;
         let up = view.nodes.iter().filter(|n| n.status.is_some()).count();
         let mut text = format!("nodes {up}/{}", view.nodes.len());
-        let groups = view.nodes.iter().filter_map(|n| n.status.as_ref()).flat_map(|s| &s.groups);
-        match groups.clone().find(|g| g.owner) {
-            Some(region) => text.push_str(&format!(
-                " | {} tick {} at {} % owned by {} term {}, {} players, {} entities",
-                region.group, region.tick, region.time_rate, region.replica, region.term, region.sessions, region.entities
+        let groups: Vec<_> = view.nodes.iter().filter_map(|n| n.status.as_ref()).flat_map(|s| &s.groups).collect();
+        let regions: BTreeSet<&str> = groups.iter().filter(|g| g.is_region()).map(|g| g.group.as_str()).collect();
+        let owned: Vec<_> = groups.iter().filter(|g| g.owner).collect();
+        let (players, entities) = owned.iter().fold((0, 0), |(p, e), g| (p + u64::from(g.sessions), e + u64::from(g.entities)));
+        match (&owned[..], regions.len()) {
+            ([region], 0 | 1) => text.push_str(&format!(
+                " | {} tick {} at {} % owned by {} term {}, {players} players, {entities} entities",
+                region.group, region.tick, region.time_rate, region.replica, region.term
             )),
-            None => text.push_str(" | the region has no owner"),
+            ([], 0 | 1) => text.push_str(" | the region has no owner"),
+            (_, all) => {
+                let slowest = owned.iter().map(|g| g.time_rate).min().unwrap_or(0);
+                let owners = owned.len();
+                text.push_str(&format!(
+                    " | {owners} of {all} regions have owners, slowest at {slowest} %, {players} players, {entities} entities"
+                ));
+            }
         }
-        if groups.clone().any(|g| g.diverged) {
+        if groups.iter().any(|g| g.diverged) {
             text.push_str(" | A REPLICA DIFFERS");
         }
         text

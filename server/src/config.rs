@@ -4,12 +4,16 @@
 //! relations between values are checked by [`NodeConfig::validate`], so that a node that starts has a configuration that
 //! makes sense.
 
+mod grid;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use marchland_proto::net::{Role, TlsFiles};
 use marchland_types::{NodeId, WorldId, limits};
 use serde::{Deserialize, Serialize};
+
+pub use self::grid::{GridConfig, REGIONS_MAX};
 
 /// Why a configuration can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -131,9 +135,12 @@ pub struct WorldConfig {
     /// Seed of the state's random streams. Used once, when the world is made.
     #[serde(default = "default_seed")]
     pub seed: u64,
-    /// `map` for the demo map, or the side in metres of an open square. Used once, when the world is made.
+    /// `map` for the demo map, once for each region, or the side in metres of an open square. Used once, when the world is made.
     #[serde(default)]
     pub ground: GroundConfig,
+    /// How many regions it has. Used once, when the world is made; a node that is told another grid does not start.
+    #[serde(default)]
+    pub grid: GridConfig,
 }
 
 /// The ground of a new world.
@@ -307,7 +314,10 @@ impl NodeConfig {
         check(!self.world.name.is_empty() && self.world.name.len() <= 64, "world.name must have 1 to 64 bytes")?;
         if let GroundConfig::Open { side_m } = self.world.ground {
             check((10.0..=100_000.0).contains(&side_m), "world.ground.open.side_m must be between 10 and 100000")?;
+            let longest = self.world.grid.columns.max(self.world.grid.rows);
+            check(side_m / longest as f32 >= 10.0, "world.grid must leave each region 10 m of world.ground.open.side_m a side")?;
         }
+        self.world.grid.validate().map_err(|reason| format!("world.grid {reason}"))?;
         let nodes: BTreeSet<_> = self.members.iter().map(|m| m.node).collect();
         check(nodes.len() == self.members.len(), "members names a node twice")?;
         check(!nodes.is_empty() && nodes.len() <= 9, "members must name 1 to 9 nodes")?;
@@ -419,7 +429,15 @@ mod tests {
     #[test]
     fn relations_are_checked_and_named() {
         type Break = fn(&mut NodeConfig);
-        let cases: [(Break, &str); 10] = [
+        let cases: [(Break, &str); 12] = [
+            (|c| c.world.grid = GridConfig { columns: 65, rows: 64 }, "world.grid has 4160"),
+            (
+                |c| {
+                    c.world.ground = GroundConfig::Open { side_m: 30.0 };
+                    c.world.grid.rows = 4;
+                },
+                "10 m",
+            ),
             (|c| c.node = 0, "node"),
             (|c| c.cluster = "a b".into(), "cluster"),
             (|c| c.roles = vec!["king".into()], "king"),

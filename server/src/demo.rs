@@ -1,10 +1,11 @@
 //! The demo world, as this server serves it.
 
 use anyhow::Context;
-use frontier::Frontier;
 use frontier::map::FrontierMap;
+use frontier::{Frontier, Parameters};
+use prost::Message;
 
-use crate::config::{GroundConfig, WorldConfig};
+use crate::config::{GridConfig, GroundConfig, WorldConfig};
 use crate::served::Served;
 
 /// The demo world, on the ground that its configuration asks for.
@@ -14,17 +15,22 @@ use crate::served::Served;
 pub fn serve(world: &WorldConfig) -> anyhow::Result<Served<Frontier>> {
     let game = Frontier::new().context("the demo world's content")?;
     let parameters = match world.ground {
-        GroundConfig::Map => frontier::map_parameters(),
-        GroundConfig::Open { side_m } => frontier::open_parameters(side_m, 0),
+        GroundConfig::Map => Parameters::map(),
+        GroundConfig::Open { side_m } => Parameters::open(side_m, 0),
     };
-    let map_json = map_json(world.ground, game.aurora());
-    Ok(Served { map_json, ..Served::new(game, parameters) })
+    let parameters = parameters.grid(world.grid.columns, world.grid.rows);
+    let map_json = map_json(world.ground, world.grid, game.aurora());
+    Ok(Served { map_json, ..Served::new(game, parameters.encode_to_vec()) })
 }
 
-/// The ground as the browser client draws it.
-fn map_json(ground: GroundConfig, map: &FrontierMap) -> String {
+/// The ground as the browser client draws it: `columns` times `rows` regions, each with a copy of the map. Where two copies meet, their
+/// outermost tiles are not solid.
+fn map_json(ground: GroundConfig, grid: GridConfig, map: &FrontierMap) -> String {
+    let GridConfig { columns, rows } = grid;
     let value = match ground {
-        GroundConfig::Open { side_m } => serde_json::json!({ "open": true, "side_m": side_m }),
+        GroundConfig::Open { side_m } => {
+            serde_json::json!({ "open": true, "side_m": side_m, "columns": columns, "rows": rows })
+        }
         GroundConfig::Map => {
             let [width, height] = map.ground().size();
             let solid: Vec<u8> = (0..height as i32)
@@ -38,6 +44,8 @@ fn map_json(ground: GroundConfig, map: &FrontierMap) -> String {
                 "solid": solid,
                 "kinds": map.tiles,
                 "kind_names": map.tile_names,
+                "columns": columns,
+                "rows": rows,
             })
         }
     };

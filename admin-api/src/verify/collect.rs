@@ -1,26 +1,36 @@
-//! Takes a cut of every region and asks every replica for it.
+//! Takes one cut of a whole world and asks every replica for it.
 //!
 //! ```text
-//! status of every node ──> regions, their owners, their replicas
-//! owner of each region ──> cut, fresh in all of them: the next number; where that is lower than another's, the highest
+//! status of every node ──> groups, their owners, their replicas
+//! owner of each group  ──> the highest cut so far; then one cut above it, with one number everywhere
 //! every replica        ──> its state at the cut, asked again while it has not come so far
 //! ```
-//! Owners change and nodes restart meanwhile: an attempt that fails for such a reason is made anew until the time is over.
+//! Owners change and nodes restart meanwhile: an attempt that fails for such a reason is made anew until the time is over. A loss is
+//! looked at once more, at another cut: what is lost stays lost.
+//!
+//! Regions must answer. Vaults and the directory are looked at where they show their state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::{StreamExt, TryStreamExt};
 use marchland_proto::codes::Code;
 use marchland_types::{CutNumber, GroupId, GroupKind, NodeId, ReplicaId};
 use tokio::time::{Instant, sleep};
 
-use super::judge::{RegionAnswers, ReplicaAnswer, VerifyReport, judge};
+use super::judge::{GroupAnswers, ReplicaAnswer, VerifyReport, judge};
 use crate::client::{AdminCluster, AdminNode, CallError};
 
 /// Pause before a replica or an owner is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Longest time that one attempt waits for replicas to reach the cut.
 const REACH_WITHIN: Duration = Duration::from_secs(10);
+/// Groups that are asked at a time: the shorter it takes, the less is on the way between one's cut and another's.
+const ASKED_AT_ONCE: usize = 32;
+/// How often a cut is begun anew because somebody else takes cuts as well.
+const CUT_ATTEMPTS: usize = 4;
+/// How often a loss is looked at again.
+const LOOKS_AT_LOSS: usize = 2;
 
 /// Outcomes of `Inspect`, as the schema numbers them.
 const INSPECTED: u32 = 0;
@@ -64,8 +74,9 @@ pub enum VerifyError {
     },
 }
 
-/// A region as its owner describes it.
-struct Region {
+/// A group as its owner describes it.
+#[derive(Clone)]
+struct Described {
     owner: NodeId,
     replicas: BTreeSet<ReplicaId>,
 }
@@ -73,16 +84,22 @@ struct Region {
 /// What is known of the cluster in one attempt.
 struct Survey<'a> {
     nodes: BTreeMap<NodeId, &'a AdminNode>,
-    regions: BTreeMap<GroupId, Region>,
+    groups: BTreeMap<GroupId, Described>,
     /// Replicas that exist on the nodes, with whether they are reported as diverged and what stopped them.
     present: BTreeMap<(GroupId, ReplicaId), (bool, String)>,
 }
 
-/// Looks at every replica of every region, at one cut. Gives up after `within`, with the last reason.
+/// Looks at every replica of every group, at one cut. Gives up after `within`, with the last reason.
 pub async fn verify(cluster: &AdminCluster, within: Duration) -> Result<VerifyReport, VerifyError> {
     let end = Instant::now() + within;
+    let mut looks = 0;
     loop {
         let error = match attempt(cluster, end).await {
+            Ok(report) if report.lacks_something() && looks < LOOKS_AT_LOSS && Instant::now() + PAUSE < end => {
+                looks += 1;
+                sleep(PAUSE).await;
+                continue;
+            }
             Ok(report) => return Ok(report),
             Err(error) => error,
         };
@@ -96,64 +113,82 @@ pub async fn verify(cluster: &AdminCluster, within: Duration) -> Result<VerifyRe
 }
 
 async fn attempt(cluster: &AdminCluster, end: Instant) -> Result<VerifyReport, VerifyError> {
-    let survey = survey(cluster).await?;
-    let cuts = take_cuts(&survey).await?;
+    let mut survey = survey(cluster).await?;
+    let cut = take_one_cut(&mut survey).await?;
     let end = end.min(Instant::now() + REACH_WITHIN);
-    let mut answers = Vec::new();
-    for (group, region) in &survey.regions {
-        let mut replicas = Vec::new();
-        for replica in &region.replicas {
-            replicas.push(look_at(&survey, *group, *replica, cuts[group], end).await?);
-        }
-        answers.push(RegionAnswers { group: *group, replicas });
-    }
+    let answers = futures::stream::iter(&survey.groups)
+        .map(|(group, described)| look_at_group(&survey, *group, described, cut, end))
+        .buffered(ASKED_AT_ONCE)
+        .try_collect::<Vec<_>>()
+        .await?;
     Ok(judge(&answers))
 }
 
 async fn survey(cluster: &AdminCluster) -> Result<Survey<'_>, VerifyError> {
-    let mut survey = Survey { nodes: BTreeMap::new(), regions: BTreeMap::new(), present: BTreeMap::new() };
-    let mut known = BTreeSet::new();
+    let mut survey = Survey { nodes: BTreeMap::new(), groups: BTreeMap::new(), present: BTreeMap::new() };
+    let mut regions = BTreeSet::new();
     for node in &cluster.nodes {
         let status = node.status().await?;
         survey.nodes.insert(NodeId(status.node), node);
         for replica in status.groups {
             let group = GroupId(replica.group);
-            if group.kind() != Some(GroupKind::Region) {
-                continue;
-            }
-            known.insert(group);
+            let owned = match group.kind() {
+                Some(GroupKind::Region) => {
+                    regions.insert(group);
+                    replica.owner
+                }
+                Some(GroupKind::Directory | GroupKind::Vault) => replica.role == "leader",
+                Some(GroupKind::Realm | GroupKind::Service | GroupKind::Bench) | None => continue,
+            };
             survey.present.insert((group, ReplicaId(replica.replica)), (replica.diverged, replica.fault));
-            if replica.owner {
+            if owned {
                 let replicas = replica.voters.iter().chain(&replica.learners).map(|id| ReplicaId(*id)).collect();
-                survey.regions.insert(group, Region { owner: NodeId(status.node), replicas });
+                survey.groups.insert(group, Described { owner: NodeId(status.node), replicas });
             }
         }
     }
-    match known.iter().find(|group| !survey.regions.contains_key(group)) {
+    match regions.iter().find(|group| !survey.groups.contains_key(group)) {
         Some(group) => Err(VerifyError::NoOwner { group: *group }),
-        None if known.is_empty() => Err(VerifyError::NoRegion),
+        None if regions.is_empty() => Err(VerifyError::NoRegion),
         None => Ok(survey),
     }
 }
 
-/// One fresh cut in every region: the next number everywhere, then the highest of them where it is not yet taken.
-async fn take_cuts(survey: &Survey<'_>) -> Result<BTreeMap<GroupId, CutNumber>, VerifyError> {
-    let mut cuts = BTreeMap::new();
-    for (group, region) in &survey.regions {
-        cuts.insert(*group, take_cut(survey, *group, region.owner, CutNumber(0)).await?);
-    }
-    let highest = cuts.values().copied().max().unwrap_or_default();
-    for (group, region) in &survey.regions {
-        if cuts[group] < highest {
-            let taken = take_cut(survey, *group, region.owner, highest).await?;
-            if taken != highest {
-                let reason = format!("asked for cut {highest}, took {taken}: another tool takes cuts, too");
-                return Err(VerifyError::NoCut { group: *group, code: Code::Ok as u32, reason });
+/// One fresh cut with one number in every group: above the highest that any of them has taken. Groups that show no state are left out.
+async fn take_one_cut(survey: &mut Survey<'_>) -> Result<CutNumber, VerifyError> {
+    // The first cut of all is asked for: whoever has taken it answers with the highest that it has.
+    let known = take_everywhere(survey, CutNumber(1)).await?;
+    survey.groups.retain(|group, _| known.contains_key(group));
+    let mut highest = known.into_values().max().unwrap_or_default();
+    for _ in 0..CUT_ATTEMPTS {
+        let asked = highest.next();
+        let taken = take_everywhere(survey, asked).await?;
+        match taken.iter().find(|(_, cut)| **cut != asked) {
+            None => return Ok(asked),
+            Some((_, other)) => {
+                tracing::debug!(%asked, %other, "verify: another tool takes cuts, too");
+                highest = taken.into_values().max().unwrap_or(highest);
             }
-            cuts.insert(*group, taken);
         }
     }
-    Ok(cuts)
+    let group = survey.groups.keys().next().copied().unwrap_or_default();
+    let reason = format!("cut {highest} was taken by another tool, again and again");
+    Err(VerifyError::NoCut { group, code: Code::Ok as u32, reason })
+}
+
+/// Has every group take this cut, and says the highest that each has taken then.
+async fn take_everywhere(survey: &Survey<'_>, number: CutNumber) -> Result<BTreeMap<GroupId, CutNumber>, VerifyError> {
+    let asked = futures::stream::iter(&survey.groups).map(|(group, described)| async move {
+        let taken = match take_cut(survey, *group, described.owner, number).await {
+            // Its own leader says that there is nothing to look at.
+            Err(VerifyError::NoCut { code, .. }) if code == Code::NotLeader as u32 && group.kind() != Some(GroupKind::Region) => {
+                None
+            }
+            taken => Some(taken?),
+        };
+        Ok(taken.map(|taken| (*group, taken)))
+    });
+    asked.buffered(ASKED_AT_ONCE).try_filter_map(|taken| async move { Ok(taken) }).try_collect().await
 }
 
 /// Asks the owner; when another replica leads by now, that one, once.
@@ -169,6 +204,20 @@ async fn take_cut(survey: &Survey<'_>, group: GroupId, owner: NodeId, number: Cu
         }
     }
     Err(VerifyError::NoOwner { group })
+}
+
+async fn look_at_group(
+    survey: &Survey<'_>,
+    group: GroupId,
+    described: &Described,
+    cut: CutNumber,
+    end: Instant,
+) -> Result<GroupAnswers, VerifyError> {
+    let mut replicas = Vec::new();
+    for replica in &described.replicas {
+        replicas.push(look_at(survey, group, *replica, cut, end).await?);
+    }
+    Ok(GroupAnswers { group, replicas })
 }
 
 async fn look_at(

@@ -1,24 +1,27 @@
 //! The verdict on what replicas answered. Pure.
 //!
-//! Within a region, whatever most replicas say is taken for its state; a replica that says anything else is divergent. Items
-//! and characters are then counted over the whole world:
+//! Within a group, whatever most replicas say is taken for its state; a replica that says anything else is divergent. Items
+//! and characters are then counted over the whole world. What is on its way from one group to another is present, too: it is in a
+//! message of the sender's outbox that the receiver, at the same cut, has not taken.
 //!
 //! ```text
 //! missing     = minted − destroyed − distinct items present     (when positive)
 //! unexplained = distinct items present − minted + destroyed     (when positive)
 //! duplicated  = items present more than once
 //! ```
+//!
+//! A directory's characters are not present in it: they are those that must be somewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use marchland_proto::cluster::{InspectReply, SessionSummary};
-use marchland_types::{GroupId, ReplicaId};
+use marchland_proto::cluster::{InFlight, InspectReply, SessionSummary};
+use marchland_types::{GroupId, GroupKind, ReplicaId};
 use serde::{Deserialize, Serialize};
 
-/// What the replicas of one region answered for one cut.
+/// What the replicas of one group answered for one cut.
 #[derive(Clone, Debug)]
-pub struct RegionAnswers {
-    /// The region's group.
+pub struct GroupAnswers {
+    /// A region, a vault, or the directory.
     pub group: GroupId,
     /// Every replica of it.
     pub replicas: Vec<ReplicaAnswer>,
@@ -56,6 +59,14 @@ pub struct VerifyReport {
     pub unexplained_items: u64,
     /// Distinct characters present.
     pub characters: u64,
+    /// Characters that the directory knows and that are nowhere.
+    pub characters_missing: u64,
+    /// Items that were on their way between groups. They are among those present.
+    pub items_in_flight: u64,
+    /// Characters that were on their way between groups. They are among those present.
+    pub characters_in_flight: u64,
+    /// Replicas of vaults and of the directory that were looked at. Those of a build that shows none are left out.
+    pub other_replicas: u64,
     /// Replicas whose nodes report that they differed from an owner at some time. They count as divergent only if they differ
     /// from the majority now: perhaps it was the owner that was wrong, perhaps they were rebuilt.
     pub reported: u64,
@@ -67,6 +78,8 @@ pub struct VerifyReport {
     pub duplicated_item_ids: Vec<u64>,
     /// Which characters are doubled: at most [`LISTED_MAX`] of them.
     pub doubled_character_ids: Vec<u64>,
+    /// Which characters are missing: at most [`LISTED_MAX`] of them.
+    pub missing_character_ids: Vec<u64>,
 }
 
 /// Ids that a report lists of each kind.
@@ -84,6 +97,12 @@ pub struct Divergence {
 }
 
 impl VerifyReport {
+    /// Whether something is nowhere.
+    #[must_use]
+    pub fn lacks_something(&self) -> bool {
+        self.missing_items > 0 || self.characters_missing > 0
+    }
+
     /// Whether nothing is wrong. A report over no replicas proves nothing and is not sound.
     #[must_use]
     pub fn sound(&self) -> bool {
@@ -93,39 +112,49 @@ impl VerifyReport {
             && self.missing_items == 0
             && self.unexplained_items == 0
             && self.characters_in_two_places == 0
+            && self.characters_missing == 0
     }
 }
 
-/// Judges a whole world, all of its regions at one cut.
+/// Judges a whole world, all of its groups at one cut.
 #[must_use]
-pub fn judge(regions: &[RegionAnswers]) -> VerifyReport {
-    let mut report = VerifyReport { regions: regions.len() as u64, ..VerifyReport::default() };
-    let (mut items, mut characters) = (BTreeMap::<u64, u64>::new(), BTreeMap::<u64, u64>::new());
-    let mut minted_and_kept = 0_i128;
-    for region in regions {
-        report.replicas += region.replicas.len() as u64;
-        let Some(accepted) = majority(&region.replicas) else {
-            // Nobody has a state to show: all of them are wrong.
-            report.divergent += region.replicas.len() as u64;
-            report.divergences.extend(region.replicas.iter().map(|r| divergence(region.group, r, vec!["state".into()])));
-            continue;
-        };
-        for replica in &region.replicas {
-            report.reported += u64::from(replica.reported);
-            let components = replica.state.as_ref().map_or(vec!["state".into()], |state| differences(state, accepted));
-            if !components.is_empty() {
-                report.divergent += 1;
-                report.divergences.push(divergence(region.group, replica, components));
+pub fn judge(groups: &[GroupAnswers]) -> VerifyReport {
+    let mut report = VerifyReport::default();
+    let mut accepted: BTreeMap<GroupId, &InspectReply> = BTreeMap::new();
+    for answers in groups {
+        let looked_at = answers.replicas.len() as u64;
+        match answers.group.kind() {
+            Some(GroupKind::Region) => {
+                report.regions += 1;
+                report.replicas += looked_at;
             }
+            _ => report.other_replicas += looked_at,
         }
-        accepted.items.iter().for_each(|item| *items.entry(*item).or_default() += 1);
-        accepted.characters.iter().for_each(|character| *characters.entry(*character).or_default() += 1);
-        minted_and_kept += i128::from(accepted.items_minted) - i128::from(accepted.items_destroyed);
-        let applied = accepted.sessions.iter().map(|session| session.applied_seq);
+        if let Some(state) = agree(answers, &mut report) {
+            accepted.insert(answers.group, state);
+        }
+    }
+    let (mut items, mut characters) = (BTreeMap::<u64, u64>::new(), BTreeMap::<u64, u64>::new());
+    let (mut known, mut minted_and_kept) = (BTreeSet::new(), 0_i128);
+    for (group, state) in &accepted {
+        state.items.iter().for_each(|item| *items.entry(*item).or_default() += 1);
+        match group.kind() {
+            Some(GroupKind::Directory) => known.extend(&state.characters),
+            _ => state.characters.iter().for_each(|character| *characters.entry(*character).or_default() += 1),
+        }
+        for message in state.in_flight.iter().filter(|message| is_on_its_way(*group, message, &accepted)) {
+            report.items_in_flight += message.items.len() as u64;
+            report.characters_in_flight += message.characters.len() as u64;
+            message.items.iter().for_each(|item| *items.entry(*item).or_default() += 1);
+            message.characters.iter().for_each(|character| *characters.entry(*character).or_default() += 1);
+        }
+        minted_and_kept += i128::from(state.items_minted) - i128::from(state.items_destroyed);
+        let applied = state.sessions.iter().map(|session| session.applied_seq);
         report.applied_commands = applied.fold(report.applied_commands, u64::saturating_add);
     }
     let doubled = |counts: &BTreeMap<u64, u64>| counts.iter().filter(|(_, n)| **n > 1).map(|(id, _)| *id).collect::<Vec<_>>();
     let (duplicated_items, doubled_characters) = (doubled(&items), doubled(&characters));
+    let missing_characters: Vec<u64> = known.into_iter().filter(|id| !characters.contains_key(id)).collect();
     let surplus = items.len() as i128 - minted_and_kept;
     let count = |n: i128| u64::try_from(n.max(0)).unwrap_or(u64::MAX);
     report.items = items.len() as u64;
@@ -134,9 +163,38 @@ pub fn judge(regions: &[RegionAnswers]) -> VerifyReport {
     report.unexplained_items = count(surplus);
     report.duplicated_items = duplicated_items.len() as u64;
     report.characters_in_two_places = doubled_characters.len() as u64;
+    report.characters_missing = missing_characters.len() as u64;
     report.duplicated_item_ids = duplicated_items.into_iter().take(LISTED_MAX).collect();
     report.doubled_character_ids = doubled_characters.into_iter().take(LISTED_MAX).collect();
+    report.missing_character_ids = missing_characters.into_iter().take(LISTED_MAX).collect();
     report
+}
+
+/// The state that a group is taken to have; which of its replicas differ goes into the report.
+fn agree<'a>(answers: &'a GroupAnswers, report: &mut VerifyReport) -> Option<&'a InspectReply> {
+    let Some(accepted) = majority(&answers.replicas) else {
+        // Nobody has a state to show: all of them are wrong.
+        report.divergent += answers.replicas.len() as u64;
+        report.divergences.extend(answers.replicas.iter().map(|r| divergence(answers.group, r, vec!["state".into()])));
+        return None;
+    };
+    for replica in &answers.replicas {
+        report.reported += u64::from(replica.reported);
+        let components = replica.state.as_ref().map_or(vec!["state".into()], |state| differences(state, accepted));
+        if !components.is_empty() {
+            report.divergent += 1;
+            report.divergences.push(divergence(answers.group, replica, components));
+        }
+    }
+    Some(accepted)
+}
+
+/// Whether a message that waits in an outbox was not taken at the cut. Nothing is known of a receiver that was not looked at: what it has
+/// is not counted, so what is for it is.
+fn is_on_its_way(from: GroupId, message: &InFlight, accepted: &BTreeMap<GroupId, &InspectReply>) -> bool {
+    let Some(receiver) = accepted.get(&GroupId(message.to_group)) else { return true };
+    let taken = receiver.taken.iter().filter(|taken| taken.from_group == from.0).map(|taken| taken.seq).max();
+    message.seq > taken.unwrap_or(0)
 }
 
 fn divergence(group: GroupId, replica: &ReplicaAnswer, components: Vec<String>) -> Divergence {
@@ -170,6 +228,8 @@ fn differences(found: &InspectReply, expected: &InspectReply) -> Vec<String> {
     also(sorted(&found.characters) != sorted(&expected.characters), "list of characters");
     also((found.items_minted, found.items_destroyed) != (expected.items_minted, expected.items_destroyed), "ledger of items");
     also(sessions(found) != sessions(expected), "sessions as listed");
+    also(on_the_way(found) != on_the_way(expected), "messages in flight");
+    also(taken(found) != taken(expected), "messages taken");
     differing
 }
 
@@ -183,10 +243,18 @@ fn sessions(reply: &InspectReply) -> BTreeMap<u64, &SessionSummary> {
     reply.sessions.iter().map(|session| (session.character, session)).collect()
 }
 
+fn on_the_way(reply: &InspectReply) -> BTreeMap<(u64, u64), &InFlight> {
+    reply.in_flight.iter().map(|message| ((message.to_group, message.seq), message)).collect()
+}
+
+fn taken(reply: &InspectReply) -> BTreeMap<u64, u64> {
+    reply.taken.iter().map(|taken| (taken.from_group, taken.seq)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use marchland_proto::cluster::ComponentHash;
+    use marchland_proto::cluster::{ComponentHash, Taken};
     use marchland_types::{Incarnation, NodeId, RegionId, WorldId};
 
     fn state(items: &[u64], characters: &[u64]) -> InspectReply {
@@ -207,13 +275,13 @@ mod tests {
         }
     }
 
-    fn region(serial: u32, states: Vec<InspectReply>) -> RegionAnswers {
+    fn region(serial: u32, states: Vec<InspectReply>) -> GroupAnswers {
         let replicas = states.into_iter().enumerate().map(|(i, state)| ReplicaAnswer {
             replica: ReplicaId::new(NodeId(i as u32 + 1), Incarnation(1)),
             state: Some(state),
             reported: false,
         });
-        RegionAnswers { group: GroupId::region(WorldId(1), RegionId(serial)), replicas: replicas.collect() }
+        GroupAnswers { group: GroupId::region(WorldId(1), RegionId(serial)), replicas: replicas.collect() }
     }
 
     fn three(state: &InspectReply) -> Vec<InspectReply> {
@@ -249,7 +317,9 @@ mod tests {
     fn equal_hashes_do_not_hide_other_lists_or_another_index() {
         let good = state(&[1, 2], &[9]);
         type Planted = (&'static str, fn(&mut InspectReply));
-        let planted: [Planted; 5] = [
+        let planted: [Planted; 7] = [
+            ("messages in flight", |s| s.in_flight.push(InFlight::default())),
+            ("messages taken", |s| s.taken.push(Taken { from_group: 1, seq: 1 })),
             ("list of items", |s| s.items[0] = 77),
             ("list of characters", |s| s.characters.push(3)),
             ("sessions as listed", |s| s.sessions[0].applied_seq -= 1),
@@ -296,6 +366,77 @@ mod tests {
         let (mut from, mut to) = (state(&[1, 2], &[]), state(&[3], &[]));
         to.items.push(from.items.pop().unwrap());
         assert!(judge(&[region(1, three(&from)), region(2, three(&to))]).sound());
+    }
+
+    fn group(serial: u32) -> GroupId {
+        GroupId::region(WorldId(1), RegionId(serial))
+    }
+
+    /// Character 5 with item 2 goes from region 1 to region 2, in message 7, which region 2 has taken up to this one.
+    fn crossing(taken: u64) -> [InspectReply; 2] {
+        let (mut from, mut to) = (state(&[1, 2], &[4, 5]), state(&[3], &[6]));
+        from.items.retain(|item| *item != 2);
+        from.characters.retain(|character| *character != 5);
+        from.in_flight = vec![InFlight { to_group: group(2).0, seq: 7, items: vec![2], characters: vec![5] }];
+        to.taken = vec![Taken { from_group: group(1).0, seq: taken }, Taken { from_group: group(9).0, seq: 99 }];
+        if taken >= 7 {
+            to.items.push(2);
+            to.characters.push(5);
+        }
+        [from, to]
+    }
+
+    #[test]
+    fn what_is_between_two_regions_is_present_once() {
+        for (taken, in_flight) in [(6, 1), (7, 0), (8, 0)] {
+            let [from, to] = crossing(taken);
+            let report = judge(&[region(1, three(&from)), region(2, three(&to))]);
+            assert!(report.sound(), "{report:?}");
+            assert_eq!((report.items, report.characters), (3, 3));
+            assert_eq!((report.items_in_flight, report.characters_in_flight), (in_flight, in_flight));
+        }
+        // A receiver that nobody looked at.
+        let [from, _] = crossing(0);
+        assert!(judge(&[region(1, three(&from))]).sound());
+    }
+
+    #[test]
+    fn what_a_handoff_loses_or_doubles_is_found() {
+        // Taken, and not there.
+        let [from, mut to] = crossing(6);
+        to.taken[0].seq = 7;
+        let report = judge(&[region(1, three(&from)), region(2, three(&to))]);
+        assert_eq!((report.missing_items, report.characters_in_two_places, report.sound()), (1, 0, false));
+        // There before it was taken.
+        let [from, mut to] = crossing(7);
+        to.taken[0].seq = 6;
+        let report = judge(&[region(1, three(&from)), region(2, three(&to))]);
+        assert_eq!((report.duplicated_items, report.characters_in_two_places, report.sound()), (1, 1, false));
+        // Posted, and still there.
+        let [mut from, to] = crossing(6);
+        from.characters.push(5);
+        let report = judge(&[region(1, three(&from)), region(2, three(&to))]);
+        assert_eq!((report.doubled_character_ids, report.characters), (vec![5], 3));
+    }
+
+    #[test]
+    fn whom_the_directory_knows_must_be_somewhere() {
+        let directory = |characters: &[u64]| GroupAnswers {
+            group: GroupId::directory(WorldId(1)),
+            ..region(1, vec![InspectReply { characters: characters.to_vec(), ..InspectReply::default() }])
+        };
+        let vault = GroupAnswers {
+            group: GroupId::new(GroupKind::Vault, WorldId(1), 1),
+            ..region(1, vec![InspectReply { characters: vec![8], items: vec![9], ..InspectReply::default() }])
+        };
+        let [from, mut to] = crossing(6);
+        to.items_minted += 1;
+        let world = |known: &[u64]| judge(&[region(1, three(&from)), region(2, three(&to)), directory(known), vault.clone()]);
+        let report = world(&[4, 5, 6, 8]);
+        assert!(report.sound(), "{report:?}");
+        assert_eq!((report.regions, report.replicas, report.other_replicas, report.items), (2, 6, 2, 4));
+        let report = world(&[4, 5, 6, 7, 8]);
+        assert_eq!((report.characters_missing, report.missing_character_ids.as_slice(), report.sound()), (1, &[7][..], false));
     }
 
     #[test]

@@ -7,4 +7,4 @@ mod collect;
 mod judge;
 
 pub use collect::{VerifyError, verify};
-pub use judge::{Divergence, LISTED_MAX, RegionAnswers, ReplicaAnswer, VerifyReport, judge};
+pub use judge::{Divergence, GroupAnswers, LISTED_MAX, ReplicaAnswer, VerifyReport, judge};

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
 
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use marchland_admin::client::AdminEndpoint;
@@ -31,6 +33,8 @@ pub struct World {
     pub believed_owner: u32,
     pub cut: u64,
     pub state: InspectReply,
+    /// Further groups of the same owner: each with its cut and its state.
+    pub more: BTreeMap<GroupId, (u64, InspectReply)>,
 }
 
 #[derive(Clone)]
@@ -59,7 +63,7 @@ pub fn world() -> Arc<Mutex<World>> {
         components: vec![ComponentHash { name: "position".into(), hash: 1 }],
         ..InspectReply::default()
     };
-    Arc::new(Mutex::new(World { owner: 1, believed_owner: 1, cut: 0, state }))
+    Arc::new(Mutex::new(World { owner: 1, believed_owner: 1, cut: 0, state, more: BTreeMap::new() }))
 }
 
 impl Node {
@@ -89,22 +93,28 @@ impl AdminBackend for Node {
             diverged: self.diverged,
             ..GroupStatus::default()
         };
+        // It shows no state unless a test says so.
         let directory = GroupStatus { group: GroupId::directory(WorldId(1)).0, ..GroupStatus::default() };
+        let more = |like: &GroupStatus| -> Vec<_> {
+            world.more.keys().map(|group| GroupStatus { group: group.0, ..like.clone() }).collect()
+        };
         let reply = StatusReply {
             node: self.number,
             version: "0.1.0".into(),
             ready: self.ready.is_ok(),
-            groups: vec![directory, status],
+            groups: [directory, status.clone()].into_iter().chain(more(&status)).collect(),
             ..StatusReply::default()
         };
         Box::pin(async move { reply })
     }
 
-    fn take_cut(&self, _: GroupId, number: CutNumber) -> Answer<'_, TakeCutReply> {
+    fn take_cut(&self, asked: GroupId, number: CutNumber) -> Answer<'_, TakeCutReply> {
         let mut world = self.world.lock().unwrap();
         let reply = if world.owner == self.number {
-            world.cut = if number.0 == 0 { world.cut + 1 } else { world.cut.max(number.0) };
-            TakeCutReply { number: world.cut, index: 7, ..TakeCutReply::default() }
+            let World { cut, more, .. } = &mut *world;
+            let cut = more.get_mut(&asked).map_or(cut, |(cut, _)| cut);
+            *cut = if number.0 == 0 { *cut + 1 } else { (*cut).max(number.0) };
+            TakeCutReply { number: *cut, index: 7, ..TakeCutReply::default() }
         } else {
             world.believed_owner = world.owner;
             TakeCutReply { code: Code::NotLeader as u32, leader: replica(world.owner), ..TakeCutReply::default() }
@@ -115,7 +125,15 @@ impl AdminBackend for Node {
     fn inspect(&self, asked: GroupId, cut: CutNumber) -> Answer<'_, InspectReply> {
         let mut late = self.late.lock().unwrap();
         let world = self.world.lock().unwrap();
-        let reply = if asked != group() {
+        let reply = if let Some((taken, state)) = world.more.get(&asked) {
+            // A cut is kept until the next one.
+            let code = match cut.0.cmp(taken) {
+                Ordering::Greater => 2,
+                Ordering::Equal => 0,
+                Ordering::Less => 3,
+            };
+            InspectReply { code, ..state.clone() }
+        } else if asked != group() {
             InspectReply { code: 1, ..InspectReply::default() }
         } else if *late > 0 || cut.0 > world.cut {
             *late = late.saturating_sub(1);

@@ -75,6 +75,8 @@ pub const SAY_MAX_BYTES: usize = 200;
 
 /// Raised when the rules change.
 const RULES_VERSION: u64 = 1;
+/// Places that are looked at for one to stand on.
+const PLACES_TRIED: usize = 256;
 /// Looks that a character may have.
 const CHARACTER_LOOKS: u64 = 8;
 
@@ -145,15 +147,15 @@ impl Game for Frontier {
     }
 
     fn genesis(&self, ctx: &mut Context<'_, Self>) {
-        match ctx.ground() {
-            FrontierGround::Map { map, .. } => {
-                for &place in map.ore.iter() {
-                    ore::plant(ctx, place);
-                }
-            }
-            FrontierGround::Open { ground, ore_nodes } => {
-                for _ in 0..*ore_nodes {
-                    let place = anywhere(ctx, ground);
+        let own = own_ground(ctx);
+        for place in ctx.ground().ore(own) {
+            ore::plant(ctx, place);
+        }
+        if let FrontierGround::Open { ground, ore_nodes } = ctx.ground() {
+            for _ in 0..*ore_nodes {
+                // Of the world's veins, those that fall on this region's ground.
+                let place = anywhere(ctx, ground.bounds());
+                if ground::holds(own, place) {
                     ore::plant(ctx, place);
                 }
             }
@@ -161,13 +163,14 @@ impl Game for Frontier {
     }
 
     fn enter(&self, ctx: &mut Context<'_, Self>, character: CharacterId, _name: &str) -> Spawn {
-        let [x, z] = match ctx.ground() {
-            FrontierGround::Map { map, .. } => {
-                let random = ctx.random(stream::ENTRANCE);
-                let [x, z] = map.spawns[random.below(map.spawns.len() as u32) as usize];
-                [x + random.between(-1.0, 1.0), z + random.between(-1.0, 1.0)]
-            }
-            FrontierGround::Open { ground, .. } => anywhere(ctx, ground),
+        let own = own_ground(ctx);
+        let spawns = ctx.ground().spawns(own);
+        let [x, z] = if spawns.is_empty() {
+            anywhere_free(ctx, own)
+        } else {
+            let random = ctx.random(stream::ENTRANCE);
+            let [x, z] = spawns[random.below(spawns.len() as u32) as usize];
+            [x + random.between(-1.0, 1.0), z + random.between(-1.0, 1.0)]
         };
         let look = Look { variant: (character.0 % CHARACTER_LOOKS) as u32, left: 0 };
         Spawn::new(kind::CHARACTER).at([x, 0.0, z]).look(look.encode_to_vec())
@@ -216,11 +219,27 @@ impl Game for Frontier {
     }
 }
 
+/// The ground that is this region's: all of it, if the region is the whole world.
+fn own_ground(ctx: &Context<'_, Frontier>) -> [[f32; 2]; 2] {
+    ctx.own_ground().unwrap_or_else(|| ctx.ground().bounds())
+}
+
 /// A place at random, away from the edge.
-fn anywhere(ctx: &mut Context<'_, Frontier>, ground: &impl Ground) -> [f32; 2] {
-    let [low, high] = ground.bounds();
+fn anywhere(ctx: &mut Context<'_, Frontier>, [low, high]: [[f32; 2]; 2]) -> [f32; 2] {
     let random = ctx.random(stream::ENTRANCE);
     [random.between(low[0] + 0.5, high[0] - 0.5), random.between(low[1] + 0.5, high[1] - 0.5)]
+}
+
+/// A place at random where one can stand; where nearly everything is solid, perhaps none.
+fn anywhere_free(ctx: &mut Context<'_, Frontier>, own: [[f32; 2]; 2]) -> [f32; 2] {
+    let mut place = anywhere(ctx, own);
+    for _ in 0..PLACES_TRIED {
+        if ctx.ground().is_free(place) {
+            break;
+        }
+        place = anywhere(ctx, own);
+    }
+    place
 }
 
 fn read<M: Message + Default>(body: &[u8]) -> Result<M, Refusal> {

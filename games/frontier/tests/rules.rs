@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use frontier::components::Vein;
 use frontier::{
-    Drop, EVENT_SAID, Frontier, GATHER_REST_MS, Gather, Gathered, Inventory, Items, PickUp, Said, Say, action, kind,
+    Drop, EVENT_SAID, Frontier, GATHER_REST_MS, Gather, Gathered, Inventory, Items, Parameters, PickUp, Said, Say, action, kind,
     map_parameters, open_parameters,
 };
 use marchland_proto::codes::Code;
-use marchland_region_core::testing::Script;
-use marchland_region_core::{CharacterId, Effects, Ground, LogIndex, Region};
+use marchland_proto::storage::{Neighbour, RegionEntry, region_entry};
+use marchland_region_core::testing::{Script, WORLD};
+use marchland_region_core::{CharacterId, Effects, Ground, GroupId, LogIndex, Region, RegionId};
 use prost::Message;
 
 struct Play {
@@ -118,6 +119,57 @@ fn what_is_said_is_heard_near() {
     play.script.act(1, action::SAY, vec![0x0a, 0xff]);
     let effects = play.pass(50);
     assert_eq!(effects.replies[0].reply.code, Code::Malformed as u32);
+}
+
+/// The region of such parameters whose own ground is this rectangle, with one player.
+fn region_of(parameters: &Parameters, [[min_x, min_z], [max_x, max_z]]: [[f32; 2]; 2]) -> Region<Frontier> {
+    let game = Frontier::new().unwrap();
+    let mut script = Script::new(&game, parameters.encode_to_vec());
+    script.enter(1, "Ada");
+    script.tick();
+    let mut log = script.log().to_vec();
+    let mut first = RegionEntry::decode(&log[0][..]).unwrap();
+    let Some(region_entry::Body::Genesis(genesis)) = &mut first.body else { panic!("{first:?}") };
+    let group = GroupId::region(WORLD, RegionId(genesis.region)).0;
+    genesis.map = vec![Neighbour { region: genesis.region, group, min_x, min_z, max_x, max_z }];
+    log[0] = first.encode_to_vec();
+    let mut region = Region::new(Arc::new(game));
+    for (index, entry) in (1..).zip(&log) {
+        region.apply(LogIndex(index), entry).unwrap();
+    }
+    region.check().unwrap();
+    region
+}
+
+#[test]
+fn a_region_has_what_lies_on_its_own_ground() {
+    let places = |region: &Region<Frontier>, kind: u32| -> Vec<[f32; 2]> {
+        let of_kind = region.world().entities().filter(|view| view.identity.kind == kind);
+        of_kind.map(|view| [view.body.position[0], view.body.position[2]]).collect()
+    };
+    let within = |[low, high]: [[f32; 2]; 2], places: &[[f32; 2]]| {
+        places.iter().all(|at| (0..2).all(|axis| low[axis] <= at[axis] && at[axis] < high[axis]))
+    };
+    let all = places(&region_of(&Parameters::map(), [[0.0, 0.0], [192.0, 192.0]]), kind::ORE).len();
+    let map = Parameters::map().grid(2, 2);
+    let second = [[192.0, 0.0], [384.0, 192.0]];
+    let region = region_of(&map, second);
+    assert_eq!(places(&region, kind::ORE).len(), all);
+    assert!(within(second, &places(&region, kind::ORE)) && within(second, &places(&region, kind::CHARACTER)));
+    // A piece without a place to begin: anywhere in it where one can stand.
+    let piece = [[226.0, 96.0], [232.0, 100.0]];
+    let region = region_of(&map, piece);
+    let here = places(&region, kind::CHARACTER);
+    assert!(within(piece, &here) && region.ground().unwrap().is_free(here[0]), "{here:?}");
+    // Open ground is cut: together the regions have all of its veins.
+    let open = Parameters::open(100.0, 200).grid(2, 1);
+    let halves = [[[0.0, 0.0], [50.0, 100.0]], [[50.0, 0.0], [100.0, 100.0]]];
+    let planted = halves.map(|own| {
+        let region = region_of(&open, own);
+        assert!(within(own, &places(&region, kind::ORE)) && within(own, &places(&region, kind::CHARACTER)));
+        places(&region, kind::ORE).len()
+    });
+    assert!(planted.iter().all(|n| (60..140).contains(n)), "{planted:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Outcome, owner};
 use crate::bots::{BotOptions, Bots, Target, Times, Window};
 use crate::cluster::Cluster;
-use crate::config::GroundConfig;
+use crate::config::{GridConfig, GroundConfig};
 use crate::seams::SystemEntropy;
 use crate::up::LocalCluster;
 use crate::up::layout::{ClusterPlan, Layout};
@@ -133,6 +133,7 @@ async fn measure(
         data: dir.join("cluster"),
         nodes: 3,
         world: name.into(),
+        grid: GridConfig::default(),
         ground: GroundConfig::Map,
         base_port: BASE_PORT,
         tls: false,

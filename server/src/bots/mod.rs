@@ -4,6 +4,7 @@ mod player;
 mod report;
 mod token;
 mod truth;
+mod walk;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ pub enum Behaviour {
     Gather,
     /// Walk as the crowd measurement prescribes.
     Crowd,
+    /// Walk in one direction until another region begins, a little further, and back again, over and over.
+    Cross,
 }
 
 /// Arguments of `marchland bots`.

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::report::{LongestGap, Shared};
 use super::token;
 use super::truth::Truth;
+use super::walk::Walk;
 use super::{Behaviour, Target};
 use crate::seams::SystemClock;
 
@@ -139,7 +140,7 @@ impl Player {
 
     /// Plays until the run ends or the connection does.
     async fn play(&mut self, client: &mut Client, truth: &mut Truth, rng: &mut SmallRng) -> End {
-        let mut walk = Walk::new(rng);
+        let mut walk = Walk::new(rng, self.number);
         // Phases are spread, so that a thousand players do not speak at once.
         let mut next = Instant::now() + EVERY.mul_f64(rng.random_range(0.0..1.0));
         let (mut heard_at, mut frame_at, mut pinged_at) = (Instant::now(), Instant::now(), Instant::now());
@@ -239,15 +240,21 @@ impl Player {
         let here = [own.x, own.z];
         let vein = match self.behaviour {
             Behaviour::Gather => nearest_vein(client, here),
-            Behaviour::Wander | Behaviour::Crowd => None,
+            Behaviour::Wander | Behaviour::Crowd | Behaviour::Cross => None,
         };
         match vein {
             Some((_, distance_m)) if distance_m < REACH_M && walk.may_gather() => {
                 ask(client, truth, now, action::GATHER, Bytes::new())?;
             }
             _ => {
-                walk.step(rng, here, vein.filter(|(_, d)| *d >= REACH_M).map(|(at, _)| at));
-                let what = What::Move(Move { x: walk.heading.cos(), z: walk.heading.sin(), yaw: walk.yaw() });
+                match self.behaviour {
+                    Behaviour::Cross => walk.cross(rng, here, client.view.newest().region),
+                    Behaviour::Wander | Behaviour::Gather | Behaviour::Crowd => {
+                        walk.step(rng, here, vein.filter(|(_, d)| *d >= REACH_M).map(|(at, _)| at));
+                    }
+                }
+                let [x, z] = walk.direction();
+                let what = What::Move(Move { x, z, yaw: walk.yaw() });
                 let seq = client.input(what, EVERY.as_millis() as u32)?;
                 truth.sent(seq, now);
             }
@@ -271,49 +278,6 @@ fn nearest_vein(client: &Client, here: [f32; 2]) -> Option<([f32; 2], f32)> {
             ([x, z], (x - here[0]).hypot(z - here[1]))
         })
         .min_by(|a, b| a.1.total_cmp(&b.1))
-}
-
-/// Where a player is heading. Redrawn every one to three seconds, and jittered at every step, so that nobody can guess it.
-struct Walk {
-    heading: f32,
-    steps_left: u32,
-    last: [f32; 2],
-    rest: u32,
-}
-
-impl Walk {
-    fn new(rng: &mut SmallRng) -> Self {
-        Self { heading: rng.random_range(0.0..std::f32::consts::TAU), steps_left: 10, last: [f32::NAN; 2], rest: 0 }
-    }
-
-    fn yaw(&self) -> u32 {
-        (self.heading.rem_euclid(std::f32::consts::TAU) / std::f32::consts::TAU * 256.0) as u32 & 255
-    }
-
-    /// Gathering takes a rest of a second: ask again when it is over.
-    fn may_gather(&mut self) -> bool {
-        if self.rest > 0 {
-            self.rest -= 1;
-            return false;
-        }
-        self.rest = 11;
-        true
-    }
-
-    fn step(&mut self, rng: &mut SmallRng, here: [f32; 2], goal: Option<[f32; 2]>) {
-        // A wall: what was asked for did not happen.
-        let stuck = (here[0] - self.last[0]).hypot(here[1] - self.last[1]) < 0.05;
-        self.last = here;
-        if self.steps_left == 0 || stuck {
-            self.steps_left = rng.random_range(10..=30);
-            self.heading = match goal {
-                Some([x, z]) if !stuck => (z - here[1]).atan2(x - here[0]),
-                _ => rng.random_range(0.0..std::f32::consts::TAU),
-            };
-        }
-        self.steps_left -= 1;
-        self.heading += rng.random_range(-0.1..0.1);
-    }
 }
 
 /// Starts players a few at a time, so that their sign-ins do not stand in each other's way.

@@ -221,6 +221,10 @@ pub struct Report {
     pub ack_ms: Times,
     /// Gaps between frames of the own region above 200 ms.
     pub blackout_ms: Times,
+    /// Gaps between two frames of one region.
+    pub frame_gap_ms: Times,
+    /// Gaps between the last frame of a region and the first one of the next.
+    pub crossing_ms: Times,
     /// Bytes of frames for one player in one second.
     pub bytes_per_player_s: u64,
     /// Times that something that was shown was taken back.
@@ -246,6 +250,8 @@ impl Report {
             tick_to_client_ms: Times::of(&figures.tick_to_client_ms),
             ack_ms: Times::of(&figures.ack_ms),
             blackout_ms: Times::of(&figures.blackout_ms),
+            frame_gap_ms: Times::of(&figures.frame_gap_ms),
+            crossing_ms: Times::of(&figures.crossing_ms),
             bytes_per_player_s: (figures.frame_bytes * 1000).checked_div(figures.connected_ms).unwrap_or(0),
             rollbacks: figures.rollbacks,
             complaints: figures.complaints,
@@ -282,6 +288,14 @@ impl fmt::Display for Report {
             self.ack_ms.p50,
             self.ack_ms.p99
         )?;
+        if self.handoffs > 0 {
+            let (crossing, gap) = (self.crossing_ms, self.frame_gap_ms);
+            write!(
+                f,
+                "\n{} times in another region: p50 {} ms p99 {} ms from frame to frame, within a region p50 {} ms p99 {} ms",
+                self.handoffs, crossing.p50, crossing.p99, gap.p50, gap.p99
+            )?;
+        }
         for complaint in &self.complaints {
             write!(f, "\n  {complaint}")?;
         }

@@ -1,13 +1,14 @@
 //! What one player knows for certain, and what contradicts it.
 //!
 //! A player that was told that its input is applied, or that was given an item, may rely on it for ever: through crashes,
-//! other edges and restarts. Whatever it is told later is held against that.
+//! other edges, other regions and restarts. Whatever it is told later is held against that. Ticks and region times are of one region:
+//! those of the next one may be lower.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use marchland_edge::client::PlayerView;
+use marchland_edge::client::{Fault, PlayerView};
 
 /// Gaps between frames of the own region above this are blackouts: three ticks, and room for a busy machine.
 const BLACKOUT: Duration = Duration::from_millis(200);
@@ -51,6 +52,10 @@ pub struct Figures {
     pub ack_ms: Histogram<u64>,
     /// Gaps between frames above 200 ms, in milliseconds.
     pub blackout_ms: Histogram<u64>,
+    /// Gaps between two frames of one region, in milliseconds.
+    pub frame_gap_ms: Histogram<u64>,
+    /// Gaps between the last frame of a region and the first one of the next, in milliseconds.
+    pub crossing_ms: Histogram<u64>,
     /// The first contradictions, in words.
     pub complaints: Vec<String>,
 }
@@ -73,6 +78,8 @@ impl Default for Figures {
             tick_to_client_ms: histogram(),
             ack_ms: histogram(),
             blackout_ms: histogram(),
+            frame_gap_ms: histogram(),
+            crossing_ms: histogram(),
             complaints: Vec::new(),
         }
     }
@@ -104,6 +111,8 @@ impl Figures {
             (&mut self.tick_to_client_ms, &other.tick_to_client_ms),
             (&mut self.ack_ms, &other.ack_ms),
             (&mut self.blackout_ms, &other.blackout_ms),
+            (&mut self.frame_gap_ms, &other.frame_gap_ms),
+            (&mut self.crossing_ms, &other.crossing_ms),
         ] {
             // Same settings everywhere, and they resize themselves.
             let _ = sum.add(part);
@@ -190,8 +199,11 @@ impl Truth {
         if let Some(gap) = gap.filter(|gap| *gap > BLACKOUT) {
             let _ = figures.blackout_ms.record(gap.as_millis() as u64);
         }
-        if self.region.replace(region).is_some_and(|before| before != region) {
-            figures.handoffs += 1;
+        let crossed = self.region.replace(region).is_some_and(|before| before != region);
+        figures.handoffs += u64::from(crossed);
+        if let Some(gap) = gap {
+            let times = if crossed { &mut figures.crossing_ms } else { &mut figures.frame_gap_ms };
+            let _ = times.record(gap.as_millis() as u64);
         }
         let applied = view.applied_seq();
         while let Some((seq, at)) = self.waiting.front().copied()
@@ -204,6 +216,9 @@ impl Truth {
         self.acked_seq = self.acked_seq.max(applied);
         let faults = view.faults();
         for fault in &faults[self.faults.min(faults.len())..] {
+            if crossed && matches!(fault, Fault::TimeWentBack) {
+                continue;
+            }
             figures.rollbacks += 1;
             figures.complain(format!("{fault:?}"));
         }
@@ -248,6 +263,8 @@ impl Truth {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use marchland_proto::client::Frame;
+    use prost::Message as _;
 
     #[test]
     fn an_acknowledged_input_that_is_forgotten_is_lost() {
@@ -260,6 +277,30 @@ mod tests {
         assert_eq!(truth.figures.lost, 2, "a new session counts anew");
         truth.joined(1, 1);
         assert_eq!(truth.figures.rollbacks, 1);
+    }
+
+    #[test]
+    fn another_region_has_a_time_of_its_own() {
+        let (mut truth, mut view) = (Truth::default(), PlayerView::default());
+        let mut now = Duration::ZERO;
+        // Region, tick, region time, time since the last frame, and whether that is a rollback.
+        for (region, tick, server_ms, after_ms, rollbacks) in [
+            (1, 900, 5_000, 0, 0),
+            (1, 901, 5_050, 50, 0),
+            (2, 7, 4_990, 80, 0),
+            (2, 8, 5_040, 60, 0),
+            (2, 8, 5_040, 50, 1),
+            (2, 9, 4_000, 50, 2),
+        ] {
+            now += Duration::from_millis(after_ms);
+            let frame = Frame { region, tick, server_ms, ..Frame::default() };
+            let info = view.apply(&frame.encode_to_vec()).unwrap();
+            truth.frame(&view, info.size_bytes, info.region, 0, now);
+            assert_eq!(truth.figures.rollbacks, rollbacks, "region {region} tick {tick}");
+        }
+        let figures = &truth.figures;
+        assert_eq!((figures.handoffs, figures.crossing_ms.len(), figures.crossing_ms.max()), (1, 1, 80));
+        assert_eq!((figures.frame_gap_ms.len(), figures.frame_gap_ms.max()), (4, 60));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a node tells about itself, and the cuts that it takes when asked.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -48,7 +49,7 @@ struct Groups {
     raft: RaftNode,
     /// Those that belong on it, open at the moment or not.
     ids: Vec<GroupId>,
-    region: Arc<dyn RegionPort>,
+    regions: BTreeMap<GroupId, Arc<dyn RegionPort>>,
     /// What the directory's replica here knows of nodes.
     registry: Registry,
 }
@@ -79,8 +80,14 @@ impl<C: Clock> NodeAdmin<C> {
     }
 
     /// The node's groups are open. Called once.
-    pub(super) fn set_groups(&self, raft: RaftNode, ids: Vec<GroupId>, region: Arc<dyn RegionPort>, registry: Registry) {
-        let _ = self.groups.set(Groups { raft, ids, region, registry });
+    pub(super) fn set_groups(
+        &self,
+        raft: RaftNode,
+        ids: Vec<GroupId>,
+        regions: BTreeMap<GroupId, Arc<dyn RegionPort>>,
+        registry: Registry,
+    ) {
+        let _ = self.groups.set(Groups { raft, ids, regions, registry });
     }
 
     /// Where found rot is counted.
@@ -99,14 +106,13 @@ impl<C: Clock> NodeAdmin<C> {
     }
 
     fn region(&self, group: GroupId) -> Option<(Group, &Arc<dyn RegionPort>)> {
-        let Groups { raft, region, .. } = self.groups.get()?;
-        let found = raft.group(group)?;
-        (region.group() == group).then_some((found, region))
+        let Groups { raft, regions, .. } = self.groups.get()?;
+        Some((raft.group(group)?, regions.get(&group)?))
     }
 
     fn group_status(&self, id: GroupId, groups: &Groups) -> WireStatus {
-        let (replica, region) = (groups.raft.replica(), &groups.region);
-        let facts = if region.group() == id { region.facts() } else { marchland_region::RegionFacts::default() };
+        let replica = groups.raft.replica();
+        let facts = groups.regions.get(&id).map(|region| region.facts()).unwrap_or_default();
         let Some(group) = groups.raft.group(id) else {
             // Only a replica that is being given another state is closed while its node runs.
             return WireStatus {
@@ -270,7 +276,7 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
     }
 
     fn ready(&self) -> Result<(), String> {
-        let Some(Groups { raft, ids, region, registry }) = self.groups.get() else {
+        let Some(Groups { raft, ids, regions, registry }) = self.groups.get() else {
             // A node without replicas is ready when it takes clients.
             return self.edge.get().map(drop).ok_or_else(|| "groups are being opened".to_owned());
         };
@@ -291,11 +297,10 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
         if registry.standing(raft.replica()) != Standing::Issued {
             return Err("the directory does not know this node yet".to_owned());
         }
-        let facts = region.facts();
-        if facts.tick.0 == 0 {
-            return Err(format!("{} has not ticked yet", region.group()));
+        match regions.iter().find(|(_, region)| region.facts().tick.0 == 0) {
+            Some((group, _)) => Err(format!("{group} has not ticked yet")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn metrics_text(&self) -> String {

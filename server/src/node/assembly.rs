@@ -4,42 +4,39 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use futures::StreamExt;
 use marchland_admin::AdminService;
 use marchland_edge::{Edge, EdgeOptions, EdgeStats, OtherEdge, SessionConfig};
 use marchland_proto::cluster::directory_server::DirectoryServer;
 use marchland_proto::cluster::regions_server::RegionsServer;
 use marchland_proto::net::{ClusterSecurity, Transport, serve_cluster};
-use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
 use marchland_raft::{AddressBook, BadOptions, Group, NodeOptions, OpenError, ProposeError, RaftNode, Standing};
-use marchland_region::{RegionMachine, RegionMachineOptions, RegionsService, RegionsServiceOptions};
-use marchland_region_core::{Game, Ground};
-use marchland_router::{
-    Directory, DirectoryOptions, OpenDirectoryError, PeerDelivery, Peers, PumpOptions, Registry, keep_members,
-};
+use marchland_region::{RegionsService, RegionsServiceOptions};
+use marchland_region_core::Game;
+use marchland_router::{OpenDirectoryError, Peers, Registry, keep_members};
 use marchland_storage::checkpoint::{CheckpointError, Checkpoints};
 use marchland_storage::folder::{DataFolder, FolderError};
 use marchland_storage::keyed::KeyedError;
 use marchland_storage::log::{LogOptions, OpenError as LogOpenError, SharedLog};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 use marchland_types::seam::Clock;
-use marchland_types::{GroupId, Incarnation, NodeId, RegionId, ReplicaId};
+use marchland_types::{NodeId, ReplicaId};
 use tokio::sync::{Mutex, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::admin::NodeAdmin;
 use super::birth;
 use super::front::{Front, FrontRegions};
-use super::keeper::{Keeper, open_with_state};
+use super::groups::Opening;
 use super::scrubber::Scrubber;
 use super::settings::{Member, NodeSettings};
 use crate::seams::{Seams, WriterEnd};
 use crate::served::Served;
 
-/// The one region of a world, until there are more.
-pub(super) const FIRST_REGION: RegionId = RegionId(1);
-/// How long raft's last checkpoints may take when the node stops.
+/// How long raft's last checkpoints may take when the node stops, all together.
 const PERSIST_WITHIN: Duration = Duration::from_secs(8);
+/// Last checkpoints that are made at a time: enough to keep the disk busy, and few enough states encoded at once.
+const PERSIST_AT_ONCE: usize = 16;
 /// How long connections may take to end when the node stops.
 const DRAIN_WITHIN: Duration = Duration::from_secs(1);
 
@@ -208,8 +205,16 @@ impl<S: Seams> Node<S> {
                 let reason = fatal_node.fatal().await;
                 told.send_replace(Some(reason));
             });
-            let opening = Opening { seams: &seams, settings: &settings, raft: &node, peers: &peers, registry: &registry };
-            opening.open_groups(served, &checkpoints, &opened, &front, &regions, &source, &mut tasks).await?;
+            let opening = Opening {
+                seams: &seams,
+                settings: &settings,
+                raft: &node,
+                peers: &peers,
+                registry: &registry,
+                checkpoints: &checkpoints,
+                fatal: &fatal_tx,
+            };
+            opening.open_groups(served, &opened, &front, &regions, &source, &mut tasks).await?;
             let scrubber = Scrubber {
                 disk: seams.disk(),
                 log_dir: opened.log_dir(),
@@ -221,6 +226,7 @@ impl<S: Seams> Node<S> {
             };
             watchers.spawn(scrubber.run());
             watchers.spawn(super::handover::make_way(node.clone()));
+            watchers.spawn(super::spread::spread(node.clone(), settings.voters()));
             watchers.spawn(keep_members(node.clone(), registry.clone()));
             watchers.spawn(birth::stand_down(registry, node.replica(), fatal_tx.clone()));
             tasks.spawn(birth::register::<S>(peers.clone(), settings.clone(), opened.id(), incarnation, fatal_tx.clone()));
@@ -307,14 +313,7 @@ impl<S: Seams> Node<S> {
         parts.watchers.shutdown().await;
         let mut result = Ok(());
         if let Some(raft) = &self.0.raft {
-            for group in raft.groups() {
-                match tokio::time::timeout(PERSIST_WITHIN, group.persist_now()).await {
-                    Ok(Ok(_)) => {}
-                    // The log has everything; the next start just takes longer.
-                    Ok(Err(error)) => tracing::warn!(group = %group.id(), %error, "no last checkpoint"),
-                    Err(_) => tracing::warn!(group = %group.id(), "the last checkpoint takes too long"),
-                }
-            }
+            persist_all(raft.groups()).await;
             raft.shutdown().await;
         }
         // The server may have ended by itself.
@@ -330,6 +329,18 @@ impl<S: Seams> Node<S> {
         drop(parts.writer_end);
         result
     }
+}
+
+/// Makes what every group has applied durable, so that the next start is quick. The log has everything: without it that one just takes
+/// longer.
+async fn persist_all(groups: Vec<Group>) {
+    let end = tokio::time::Instant::now() + PERSIST_WITHIN;
+    let persist = async |group: Group| match tokio::time::timeout_at(end, group.persist_now()).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(group = %group.id(), %error, "no last checkpoint"),
+        Err(_) => tracing::warn!(group = %group.id(), "the last checkpoint takes too long"),
+    };
+    futures::stream::iter(groups).for_each_concurrent(PERSIST_AT_ONCE, persist).await;
 }
 
 fn spawn_server<L>(
@@ -353,109 +364,4 @@ fn spawn_server<L>(
             fatal.send_replace(Some(format!("cluster port failed: {error}")));
         }
     });
-}
-
-/// What is needed to open a node's groups.
-struct Opening<'a, S: Seams> {
-    seams: &'a S,
-    settings: &'a NodeSettings,
-    raft: &'a RaftNode,
-    peers: &'a Peers<S::Transport>,
-    registry: &'a Registry,
-}
-
-impl<S: Seams> Opening<'_, S> {
-    #[allow(clippy::too_many_arguments, reason = "each is a part of the node that is being put together")]
-    async fn open_groups<G: Game>(
-        &self,
-        served: Served<G>,
-        checkpoints: &Checkpoints<S::Disk>,
-        folder: &DataFolder<S::Disk>,
-        front: &Front<S::Keyed, S::Clock>,
-        regions: &RegionsService,
-        source: &Arc<NodeAdmin<S::Clock>>,
-        tasks: &mut JoinSet<()>,
-    ) -> Result<(), NodeError> {
-        let Self { seams, settings, raft, peers, registry } = self;
-        let world = settings.world;
-        let voters = settings.voters();
-        // Whichever replicas the nodes have now.
-        let replicas: Vec<_> = settings.members.keys().map(|node| ReplicaId::new(*node, Incarnation(0))).collect();
-        let directory_id = GroupId::directory(world);
-        let region_id = GroupId::region(world, FIRST_REGION);
-
-        let store = seams.open_keyed(&folder.keyed_dir(), directory_id, settings.keyed_cache_bytes).await?;
-        let directory =
-            Directory::open(raft, world, store, (seams.clock(), (*registry).clone()), &replicas, DirectoryOptions::default())
-                .await?;
-
-        let genesis = region_genesis(settings, &served)?;
-        let machine: Arc<RegionMachine<G, S::Disk, S::Executor>> = Arc::new(RegionMachine::new(RegionMachineOptions {
-            group: region_id,
-            region: FIRST_REGION,
-            replica: raft.replica(),
-            game: served.game,
-            genesis: genesis.clone(),
-            checkpoints: checkpoints.clone(),
-            executor: seams.executor(),
-            clock: seams.clock(),
-            build: env!("CARGO_PKG_VERSION").to_owned(),
-            budget: settings.budget,
-        }));
-        let region = open_with_state(raft, region_id, machine.clone(), &replicas).await?;
-        regions.add(machine.clone());
-
-        // Idempotent, and at every start: a node that was away when a group was founded comes in the same way. A later
-        // incarnation founds nothing: whoever leads a group takes it in.
-        if raft.replica().incarnation() == birth::FIRST {
-            directory.group().initialize(&voters).await?;
-            region.initialize(&voters).await?;
-        } else {
-            tracing::warn!(replica = %raft.replica(), "not a founding replica: waits to be a member of its groups");
-        }
-
-        front.directories().insert(directory.service());
-        let plan = |group: GroupId| GroupPlan { group: group.0, replicas: voters.iter().map(|r| r.0).collect() };
-        let directory_genesis = DirectoryGenesis {
-            world: world.0,
-            name: settings.world_name.clone(),
-            map_epoch: genesis.map_epoch,
-            map: genesis.map.clone(),
-            plans: vec![plan(directory_id), plan(region_id)],
-            token_key: Bytes::copy_from_slice(&settings.token_key),
-            ..DirectoryGenesis::default()
-        };
-        tasks.spawn(birth::found(directory.service(), directory_genesis));
-        let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
-        let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members));
-        tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
-        source.set_groups((*raft).clone(), vec![directory_id, region_id], machine.clone(), (*registry).clone());
-        let keeper = Keeper {
-            raft: (*raft).clone(),
-            machine,
-            peers: (*peers).clone(),
-            members: settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect(),
-            delivery,
-        };
-        tasks.spawn(keeper.run(region));
-        Ok(())
-    }
-}
-
-fn region_genesis<G: Game>(settings: &NodeSettings, served: &Served<G>) -> Result<Genesis, NodeError> {
-    let ground = served.game.ground(&served.parameters).map_err(|bad| NodeError::Settings(bad.to_string()))?;
-    // The one region holds all of the ground.
-    let [[min_x, min_z], [max_x, max_z]] = ground.bounds();
-    let group = GroupId::region(settings.world, FIRST_REGION).0;
-    let own = Neighbour { region: FIRST_REGION.0, group, min_x, min_z, max_x, max_z };
-    Ok(Genesis {
-        world: settings.world.0,
-        region: FIRST_REGION.0,
-        seed: settings.seed,
-        rules_version: served.game.rules_version(),
-        content_hash: served.game.content_hash(),
-        parameters: served.parameters.clone(),
-        map: vec![own],
-        map_epoch: 1,
-    })
 }

@@ -168,8 +168,13 @@ pub(super) async fn stand_down(registry: Registry, own: ReplicaId, fatal: watch:
     }
 }
 
-/// Makes the world, if this replica leads a directory that has none. Ends when the world is there.
-pub(super) async fn found<K: KeyedStore, C: Clock>(service: Arc<DirectoryService<Group, K, C>>, genesis: DirectoryGenesis) {
+/// Makes the world, if this replica leads a directory that has none. Ends when the world is there. A node that is configured for
+/// another map than the world was made with would open other groups than the rest, and stops.
+pub(super) async fn found<K: KeyedStore, C: Clock>(
+    service: Arc<DirectoryService<Group, K, C>>,
+    genesis: DirectoryGenesis,
+    fatal: watch::Sender<Option<String>>,
+) {
     let mut status = service.group().watch();
     loop {
         let role = status.borrow_and_update().role;
@@ -177,6 +182,13 @@ pub(super) async fn found<K: KeyedStore, C: Clock>(service: Arc<DirectoryService
             return;
         }
         match service.view().world().await {
+            Ok(Some(world)) if world.map_epoch == genesis.map_epoch && world.map != genesis.map => {
+                let (has, told) = (world.map.len(), genesis.map.len());
+                fatal.send_replace(Some(format!(
+                    "the world was made with another map ({has} regions) than this node is configured for ({told}): see world.grid and world.ground"
+                )));
+                return;
+            }
             Ok(Some(_)) => return,
             Ok(None) if matches!(role, Role::Leader(_)) => {
                 // Two leaders may both try: the first one makes it.

@@ -53,7 +53,7 @@ pub(super) struct Keeper<G: Game, D: Disk, X: Executor, T> {
     pub(super) machine: Arc<RegionMachine<G, D, X>>,
     pub(super) peers: Peers<T>,
     /// Every node that hosts replicas, with its cluster address.
-    pub(super) members: BTreeMap<NodeId, String>,
+    pub(super) members: Arc<BTreeMap<NodeId, String>>,
     pub(super) delivery: Arc<PeerDelivery<T, Vec<(NodeId, String)>>>,
 }
 

@@ -12,12 +12,14 @@ mod admin;
 mod assembly;
 mod birth;
 mod front;
+mod groups;
 mod handover;
 mod keeper;
 mod process;
 mod pumps;
 mod scrubber;
 mod settings;
+mod spread;
 
 pub use admin::{NodeAdmin, Pages};
 pub use assembly::{Node, NodeError};

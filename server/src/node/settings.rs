@@ -15,7 +15,7 @@ use marchland_types::{NodeId, ReplicaId, WorldId};
 
 use super::assembly::NodeError;
 use super::birth;
-use crate::config::NodeConfig;
+use crate::config::{GridConfig, NodeConfig};
 
 /// What a node is told, in the types of its parts.
 #[derive(Clone)]
@@ -60,6 +60,8 @@ pub struct NodeSettings {
     pub edge_tls: Option<tokio_rustls::TlsAcceptor>,
     /// Seed of a new world.
     pub seed: u64,
+    /// Regions of the world.
+    pub grid: GridConfig,
     /// Verifies sign-in tokens of a new world.
     pub token_key: [u8; 32],
     /// What admin calls must carry.
@@ -151,6 +153,7 @@ impl NodeSettings {
             },
             edge_tls,
             seed: config.world.seed,
+            grid: config.world.grid,
             token_key,
             admin_token,
         })

@@ -26,7 +26,7 @@ use self::filter::Filter;
 use self::output::{Header, Json, Output, Text};
 use self::report::{Hash, Summary};
 use self::source::{Source, Start};
-use crate::config::{GroundConfig, WorldConfig};
+use crate::config::{GridConfig, GroundConfig, WorldConfig};
 use crate::seams::SystemClock;
 use crate::served::Serve;
 
@@ -106,7 +106,9 @@ fn run<G: Game>(args: &ReplayArgs, serve: Serve<G>, output: &mut dyn Output) -> 
     let mut source = Source::open(&args.data, args.region)?;
     let world = source.group.world();
     // What a world is made from stands in its log; only the rules are asked for.
-    let config = WorldConfig { id: world.0, name: "replay".into(), seed: 0, ground: GroundConfig::default() };
+    // What its regions are made from stands in each one's genesis.
+    let grid = GridConfig::default();
+    let config = WorldConfig { id: world.0, name: "replay".into(), seed: 0, ground: GroundConfig::default(), grid };
     let game = serve(&config)?.game;
     let filter = Filter { entity: args.entity.clone(), item: args.item };
     let wanted = Wanted { from: args.from, to: args.to, summary: args.summary, filter };

@@ -18,8 +18,8 @@ use marchland_types::{NodeId, WorldId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    AdminConfig, DevelopmentConfig, EdgeConfig, GroundConfig, ListenConfig, MemberConfig, NodeConfig, RaftConfig, RulesConfig,
-    StorageConfig, TlsConfig, WorldConfig,
+    AdminConfig, DevelopmentConfig, EdgeConfig, GridConfig, GroundConfig, ListenConfig, MemberConfig, NodeConfig, RaftConfig,
+    RulesConfig, StorageConfig, TlsConfig, WorldConfig,
 };
 
 const FORMAT: u32 = 1;
@@ -38,6 +38,9 @@ pub struct ClusterFile {
     pub world: String,
     /// Its ground.
     pub ground: GroundConfig,
+    /// Its regions.
+    #[serde(default)]
+    pub grid: GridConfig,
     /// Node k listens on this plus 100, 200 and 300, plus k.
     pub base_port: u16,
 }
@@ -53,6 +56,8 @@ pub struct ClusterPlan {
     pub world: String,
     /// Its ground.
     pub ground: GroundConfig,
+    /// Its regions.
+    pub grid: GridConfig,
     /// Node k listens on this plus 100 (gRPC), 200 (HTTP) and 300 (WebSocket), plus k.
     pub base_port: u16,
     /// Serve players by TLS with a certificate of the development authority's making.
@@ -141,6 +146,7 @@ impl Layout {
             same(&data, "nodes", found.nodes, plan.nodes)?;
             same(&data, "world", &found.world, &plan.world)?;
             same(&data, "ground", format!("{:?}", found.ground), format!("{:?}", plan.ground))?;
+            same(&data, "grid", found.grid, plan.grid)?;
             ClusterFile { base_port: plan.base_port, ..found }
         } else {
             if std::fs::read_dir(&data).map_err(|e| at(&data, e))?.next().is_some() {
@@ -152,6 +158,7 @@ impl Layout {
                 nodes: plan.nodes,
                 world: plan.world.clone(),
                 ground: plan.ground,
+                grid: plan.grid,
                 base_port: plan.base_port,
             }
         };
@@ -220,7 +227,7 @@ fn node_config(cluster: &ClusterFile, k: u32, members: Vec<MemberConfig>, tls: b
         },
         tls: TlsConfig { authority: "../authority.pem".into(), certificate: "node.pem".into(), key: "node.key".into() },
         members,
-        world: WorldConfig { id: 1, name: cluster.world.clone(), seed: 1, ground: cluster.ground },
+        world: WorldConfig { id: 1, name: cluster.world.clone(), seed: 1, ground: cluster.ground, grid: cluster.grid },
         raft: RaftConfig::default(),
         storage: StorageConfig::default(),
         rules: RulesConfig::default(),
@@ -303,6 +310,7 @@ mod tests {
             nodes: 3,
             world: "aurora".into(),
             ground: GroundConfig::Map,
+            grid: GridConfig::default(),
             base_port: 7000,
             tls: false,
         }
@@ -330,5 +338,8 @@ mod tests {
         let other = ClusterPlan { nodes: 5, ..plan(&data) };
         let error = Layout::open(&other, &SystemEntropy).unwrap_err().to_string();
         assert!(error.contains("nodes 3") && error.contains("asked for 5"), "{error}");
+        let other = ClusterPlan { grid: GridConfig { columns: 2, rows: 3 }, ..plan(&data) };
+        let error = Layout::open(&other, &SystemEntropy).unwrap_err().to_string();
+        assert!(error.contains("grid 1x1") && error.contains("asked for 2x3"), "{error}");
     }
 }

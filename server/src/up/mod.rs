@@ -22,7 +22,7 @@ use self::layout::{ClusterPlan, Layout};
 use self::ready::{ReadyFile, ReadyNode};
 use crate::bots::{BotOptions, Bots, Target};
 use crate::cluster::Cluster;
-use crate::config::GroundConfig;
+use crate::config::{GridConfig, GroundConfig};
 use crate::seams::SystemEntropy;
 
 /// How long nodes may take from their start until every region has an owner.
@@ -43,6 +43,9 @@ pub struct UpArgs {
     /// Name of the world.
     #[arg(long, default_value = "aurora")]
     pub worlds: String,
+    /// Regions of the world: columns and rows. The demo map is repeated in each, open ground is cut.
+    #[arg(long, value_name = "WxH", default_value_t)]
+    pub grid: GridConfig,
     /// Players to walk about.
     #[arg(long, default_value_t = 0)]
     pub bots: usize,
@@ -70,6 +73,7 @@ impl UpArgs {
             data: self.data.clone(),
             nodes: self.nodes,
             world: self.worlds.clone(),
+            grid: self.grid,
             ground: self.open_ground_m.map_or(GroundConfig::Map, |side_m| GroundConfig::Open { side_m }),
             base_port: self.base_port,
             tls: self.tls,

@@ -1,10 +1,17 @@
 //! The region map: which region holds a position.
 //!
 //! Regions are columns of ground over half-open rectangles, `min ≤ v < max` on both axes, so that a position on a border
-//! belongs to exactly one of them. Rectangles of one map never overlap.
+//! belongs to exactly one of them. Rectangles of one map never overlap. Looking up, and checking a map, stay quick with
+//! thousands of regions.
+
+mod buckets;
+mod overlap;
 
 use marchland_proto::storage::Neighbour;
-use marchland_types::{GroupId, GroupKind, MapEpoch, RegionId, WorldId};
+use marchland_types::{CharacterId, GroupId, GroupKind, MapEpoch, RegionId, WorldId};
+
+use self::buckets::Buckets;
+use self::overlap::find_overlap;
 
 /// One region of a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +31,30 @@ pub struct MapRegion {
 pub struct RegionMap {
     epoch: MapEpoch,
     regions: Vec<MapRegion>,
+    /// Groups in order, each with its place in `regions`.
+    groups: Vec<(GroupId, usize)>,
+    buckets: Buckets,
+}
+
+/// Cuts ground into `columns` times `rows` regions, numbered from 1, row by row. `bounds` are the least and the greatest (east, south),
+/// in metres. Edges that regions share are equal to the bit, and the outer ones are those of the bounds.
+#[must_use]
+pub fn grid(world: WorldId, bounds: [[f32; 2]; 2], columns: u32, rows: u32) -> Vec<Neighbour> {
+    let edge = |axis: usize, at: u32, of: u32| {
+        let [low, high] = [f64::from(bounds[0][axis]), f64::from(bounds[1][axis])];
+        // The last one is the bound itself, however the division rounds.
+        if at == of { bounds[1][axis] } else { (low + (high - low) * f64::from(at) / f64::from(of)) as f32 }
+    };
+    let cells = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+    let region = |(serial, (row, column)): (u32, (u32, u32))| Neighbour {
+        region: serial,
+        group: GroupId::region(world, RegionId(serial)).0,
+        min_x: edge(0, column, columns),
+        min_z: edge(1, row, rows),
+        max_x: edge(0, column + 1, columns),
+        max_z: edge(1, row + 1, rows),
+    };
+    (1..).zip(cells).map(region).collect()
 }
 
 /// Why a list of regions is no map.
@@ -66,21 +97,23 @@ impl RegionMap {
             }
             regions.push(MapRegion { region, group, min_m: [n.min_x, n.min_z], max_m: [n.max_x, n.max_z] });
         }
-        regions.sort_by_key(|r| r.region);
-        for (i, a) in regions.iter().enumerate() {
-            for b in &regions[i + 1..] {
-                if a.region == b.region || a.group == b.group {
-                    return Err(BadMap::Twice(b.region));
-                }
-                if (0..2).all(|axis| a.min_m[axis] < b.max_m[axis] && b.min_m[axis] < a.max_m[axis]) {
-                    return Err(BadMap::Overlap(a.region, b.region));
-                }
-            }
-        }
         if regions.is_empty() {
             return Err(BadMap::Empty);
         }
-        Ok(Self { epoch, regions })
+        regions.sort_by_key(|r| r.region);
+        if let Some(pair) = regions.windows(2).find(|pair| pair[0].region == pair[1].region) {
+            return Err(BadMap::Twice(pair[1].region));
+        }
+        let mut groups: Vec<_> = regions.iter().enumerate().map(|(at, r)| (r.group, at)).collect();
+        groups.sort_unstable();
+        if let Some(pair) = groups.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+            return Err(BadMap::Twice(regions[pair[1].1].region));
+        }
+        if let Some((a, b)) = find_overlap(&regions) {
+            return Err(BadMap::Overlap(a.min(b), a.max(b)));
+        }
+        let buckets = Buckets::over(&regions);
+        Ok(Self { epoch, regions, groups, buckets })
     }
 
     /// The map's version.
@@ -99,19 +132,51 @@ impl RegionMap {
     #[must_use]
     pub fn at(&self, x_m: f32, z_m: f32) -> Option<&MapRegion> {
         let holds = |r: &&MapRegion| (r.min_m[0] <= x_m && x_m < r.max_m[0]) && (r.min_m[1] <= z_m && z_m < r.max_m[1]);
-        self.regions.iter().find(holds)
+        self.buckets.at([x_m, z_m]).iter().map(|at| &self.regions[*at as usize]).find(holds)
+    }
+
+    /// Regions whose ground is no further than `within_m` from that of `region`, itself left out, in the order of ids. Those that touch
+    /// are 0 m apart. None for a region that is not on the map.
+    #[must_use]
+    pub fn neighbours(&self, region: RegionId, within_m: f32) -> Vec<&MapRegion> {
+        let Some(own) = self.region(region) else { return Vec::new() };
+        let low = own.min_m.map(|v| v - within_m);
+        let high = own.max_m.map(|v| v + within_m);
+        let gap = |other: &MapRegion, axis: usize| {
+            let apart = (other.min_m[axis] - own.max_m[axis]).max(own.min_m[axis] - other.max_m[axis]);
+            f64::from(apart.max(0.0))
+        };
+        let near = |other: &&MapRegion| gap(other, 0).hypot(gap(other, 1)) <= f64::from(within_m);
+        let mut found: Vec<u32> = self.buckets.between(low, high).collect();
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|at| &self.regions[at as usize]).filter(|r| r.region != region).filter(near).collect()
+    }
+
+    /// The region with this id.
+    #[must_use]
+    pub fn region(&self, region: RegionId) -> Option<&MapRegion> {
+        self.regions.binary_search_by_key(&region, |r| r.region).ok().map(|at| &self.regions[at])
     }
 
     /// The region that this group simulates.
     #[must_use]
     pub fn of_group(&self, group: GroupId) -> Option<&MapRegion> {
-        self.regions.iter().find(|r| r.group == group)
+        let found = self.groups.binary_search_by_key(&group, |(group, _)| *group).ok()?;
+        Some(&self.regions[self.groups[found].1])
     }
 
-    /// Where characters enter the world for the first time: the region with the lowest id.
+    /// The region with the lowest id.
     #[must_use]
     pub fn entrance(&self) -> &MapRegion {
         &self.regions[0]
+    }
+
+    /// Where a character enters the world for the first time: characters are spread evenly over all regions.
+    #[must_use]
+    pub fn entrance_for(&self, character: CharacterId) -> &MapRegion {
+        // Ids are given from 1.
+        &self.regions[(character.0.saturating_sub(1) % self.regions.len() as u64) as usize]
     }
 }
 
@@ -140,9 +205,88 @@ mod tests {
         assert_eq!(parse(&[square(2, 0.0, 0.0, 9.0), square(1, 8.5, 8.5, 9.0)]), Err(BadMap::Overlap(RegionId(1), RegionId(2))));
         let foreign = Neighbour { group: GroupId::region(WorldId(2), RegionId(1)).0, ..square(1, 0.0, 0.0, 1.0) };
         assert!(matches!(parse(&[foreign]), Err(BadMap::Group { .. })));
+        // Zero has two signs, and is one place.
+        assert!(parse(&[square(1, -9.0, 0.0, 9.0), square(2, -0.0, 0.0, 9.0)]).is_ok());
+    }
+
+    #[test]
+    fn a_grid_is_numbered_row_by_row_and_its_edges_are_shared() {
+        let cells = grid(WORLD, [[-3.0, 1.0], [7.3, 2.0]], 3, 2);
+        assert_eq!(cells.iter().map(|n| n.region).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
+        assert_eq!((cells[0].min_x, cells[0].min_z, cells[5].max_x, cells[5].max_z), (-3.0, 1.0, 7.3, 2.0));
+        assert_eq!((cells[1].min_x, cells[1].max_x), (cells[0].max_x, cells[2].min_x));
+        assert_eq!((cells[3].min_z, cells[3].min_x), (cells[0].max_z, cells[0].min_x));
+        let map = parse(&cells).unwrap();
+        assert_eq!(map.of_group(GroupId::region(WORLD, RegionId(4))).unwrap().region, RegionId(4));
+        assert_eq!(grid(WORLD, [[0.0, 0.0], [8.0, 8.0]], 1, 1), [square(1, 0.0, 0.0, 8.0)]);
+    }
+
+    #[test]
+    fn neighbours_are_those_within_the_distance() {
+        let map = parse(&grid(WORLD, [[0.0, 0.0], [500.0, 500.0]], 5, 5)).unwrap();
+        let of = |region: u32, within_m: f32| -> Vec<u32> {
+            map.neighbours(RegionId(region), within_m).iter().map(|n| n.region.0).collect()
+        };
+        assert_eq!(of(13, 64.0), [7, 8, 9, 12, 14, 17, 18, 19]);
+        assert_eq!(of(1, 0.0), [2, 6, 7]);
+        assert_eq!(of(25, 100.0), [14, 15, 18, 19, 20, 23, 24], "13 is 141 m away by the corner");
+        assert_eq!(of(26, 64.0), [0; 0]);
+    }
+
+    #[test]
+    fn characters_enter_spread_evenly() {
+        let map = parse(&grid(WORLD, [[0.0, 0.0], [40.0, 40.0]], 2, 2)).unwrap();
+        let mut entered = [0; 5];
+        for character in 1..=400 {
+            entered[map.entrance_for(CharacterId(character)).region.0 as usize] += 1;
+        }
+        assert_eq!(entered, [0, 100, 100, 100, 100]);
+    }
+
+    #[test]
+    fn the_largest_map_is_one_and_a_flaw_in_it_is_found() {
+        let mut cells = grid(WORLD, [[0.0, 0.0], [12_288.0, 12_288.0]], 64, 64);
+        let map = parse(&cells).unwrap();
+        for region in map.regions() {
+            assert_eq!(map.at(region.min_m[0], region.min_m[1]).unwrap().region, region.region);
+            assert_eq!(map.at(region.max_m[0].next_down(), region.max_m[1].next_down()).unwrap().region, region.region);
+            let (x, z) = ((region.region.0 - 1) % 64, (region.region.0 - 1) / 64);
+            let beside = |at: u32| if at == 0 || at == 63 { 2 } else { 3 };
+            assert_eq!(map.neighbours(region.region, 64.0).len(), beside(x) * beside(z) - 1);
+        }
+        cells[4000].max_z = cells[4000].max_z.next_up();
+        assert_eq!(parse(&cells), Err(BadMap::Overlap(RegionId(4001), RegionId(4065))));
     }
 
     proptest! {
+        #[test]
+        fn a_map_is_refused_when_two_of_its_regions_overlap(
+            corners in prop::collection::vec((0i8..12, 0i8..12, 1i8..5, 1i8..5), 1..12),
+        ) {
+            let list: Vec<_> = (1..).zip(&corners).map(|(region, (x, z, w, d))| Neighbour {
+                max_x: f32::from(x + w),
+                max_z: f32::from(z + d),
+                ..square(region, f32::from(*x), f32::from(*z), 1.0)
+            }).collect();
+            let overlap = |a: &Neighbour, b: &Neighbour| {
+                a.min_x < b.max_x && b.min_x < a.max_x && a.min_z < b.max_z && b.min_z < a.max_z
+            };
+            let any = list.iter().enumerate().any(|(i, a)| list[i + 1..].iter().any(|b| overlap(a, b)));
+            match parse(&list) {
+                Ok(map) => {
+                    prop_assert!(!any);
+                    for (x, z) in (0..64).map(|i| ((i % 8) as f32 * 2.5 - 1.0, (i / 8) as f32 * 2.5 - 1.0)) {
+                        let inside = |n: &&Neighbour| n.min_x <= x && x < n.max_x && n.min_z <= z && z < n.max_z;
+                        prop_assert_eq!(map.at(x, z).map(|r| r.region.0), list.iter().find(inside).map(|n| n.region));
+                    }
+                }
+                Err(BadMap::Overlap(a, b)) => {
+                    prop_assert!(overlap(&list[a.0 as usize - 1], &list[b.0 as usize - 1]));
+                }
+                Err(other) => prop_assert!(false, "{}", other),
+            }
+        }
+
         #[test]
         fn every_position_of_a_grid_has_exactly_one_region(x in -10.0f32..40.0, z in -10.0f32..40.0) {
             let grid: Vec<_> = (0..9).map(|i| square(9 - i, (i % 3) as f32 * 10.0, (i / 3) as f32 * 10.0, 10.0)).collect();

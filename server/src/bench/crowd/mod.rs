@@ -37,7 +37,7 @@ use super::process::{cpu_us, pin, rss_bytes};
 use super::{Outcome, owner};
 use crate::bots::Target;
 use crate::cluster::{Cluster, player_tls};
-use crate::config::GroundConfig;
+use crate::config::{GridConfig, GroundConfig};
 use crate::seams::{SystemClock, SystemEntropy};
 use crate::up::LocalCluster;
 use crate::up::layout::{ClusterPlan, Layout};
@@ -113,6 +113,7 @@ pub(super) async fn run(args: &CrowdArgs, dir: &Path, talk: bool) -> anyhow::Res
         data: dir.join("cluster"),
         nodes: 3,
         world: "crowd".into(),
+        grid: GridConfig::default(),
         ground: GroundConfig::Open { side_m },
         base_port: BASE_PORT,
         tls: args.tls,

@@ -16,7 +16,7 @@
 use marchland_proto::storage::channel_message::Body;
 use marchland_proto::storage::{Admit, DirectoryCharacter, DirectoryGenesis, DropStub, LocationUpdate, Moved, Withdraw};
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
-use marchland_types::{CharacterId, GroupId, GroupKind, MapEpoch, WorldId};
+use marchland_types::{CharacterId, GroupId, GroupKind, MapEpoch, RegionId, WorldId};
 
 use crate::group::post::post;
 use crate::group::{ApplyFault, Halt};
@@ -32,8 +32,10 @@ pub(super) fn map_of(world: &DirectoryGenesis) -> Result<RegionMap, Halt> {
 
 /// Where a character comes into the world out of its vault: where it left, or where newcomers do.
 fn way_in<'m>(map: &'m RegionMap, character: &DirectoryCharacter) -> &'m MapRegion {
-    let last = map.regions().iter().find(|region| region.region.0 == character.last_region);
-    last.unwrap_or_else(|| map.entrance())
+    match map.regions().binary_search_by_key(&RegionId(character.last_region), |region| region.region) {
+        Ok(at) => &map.regions()[at],
+        Err(_) => map.entrance_for(CharacterId(character.character)),
+    }
 }
 
 /// Which region admits a character, and with which move number at least.

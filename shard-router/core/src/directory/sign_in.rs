@@ -111,7 +111,7 @@ fn check_order(order: &SignInOrder) -> Result<(), Halt> {
     Ok(())
 }
 
-/// A new character at the entrance of the world, not stored yet; `None` if the account has its share.
+/// A new character at its entrance to the world, not stored yet; `None` if the account has its share.
 fn create(txn: &mut Txn<'_>, order: &SignInOrder, map: &RegionMap) -> Result<Option<DirectoryCharacter>, Halt> {
     let mut account = txn.account(&order.account)?;
     if account.characters.len() >= CHARACTERS_PER_ACCOUNT_MAX {
@@ -122,7 +122,7 @@ fn create(txn: &mut Txn<'_>, order: &SignInOrder, map: &RegionMap) -> Result<Opt
     account.characters.push(id.0);
     txn.put(&Key::Account(order.account.clone()), &account);
     txn.put_bytes(&Key::Name(order.folded_name.clone()), bytes::Bytes::copy_from_slice(&id.0.to_be_bytes()));
-    let entrance = map.entrance();
+    let entrance = map.entrance_for(id);
     Ok(Some(DirectoryCharacter {
         character: id.0,
         name: order.character_name.clone(),

@@ -4,8 +4,8 @@ use marchland_proto::codes::Code;
 use marchland_proto::storage::channel_message::Body as Message;
 use marchland_proto::storage::directory_entry::Body;
 use marchland_proto::storage::{
-    Admit, ChannelMessage, ChannelMessages, CharacterSeed, Cut, DirectoryAnswer, DirectoryCut, DirectoryEntry, DirectoryGenesis,
-    EntityHandoff, Fin, GroupPlan, LocationUpdate, Moved,
+    Admit, ChannelMessage, ChannelMessages, CharacterSeed, Cut, DirectoryAnswer, DirectoryCharacter, DirectoryCut,
+    DirectoryEntry, DirectoryGenesis, EntityHandoff, Fin, GroupPlan, LocationUpdate, Moved,
 };
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
 use marchland_types::{CharacterId, CutNumber, GroupId, LogIndex, NodeId, ReplicaId, vault_of};
@@ -404,6 +404,11 @@ fn who_logs_in_comes_out_of_the_vault_where_it_left() {
     let (to, admit) = withdraw_in(&d.posted(vault(2))[0]);
     assert_eq!((to, admit.epoch, admit.move_number, admit.carried.len()), (region(3), 2, 3, 0));
     assert!(matches!(d.posted(region(1)).last().unwrap().body, Some(Message::Expel(_))), "admitted there the first time");
+    // Had that region gone from the map, it would enter where newcomers do.
+    let mut without = d.clone();
+    let gone = DirectoryCharacter { last_region: 9, ..d.character(c) };
+    without.records.insert(Key::Character(CharacterId(c)).encode(), gone.encode_to_vec().into());
+    assert_eq!(without.sign_in("anna", "ann", 9).group, region(1).0);
     // It is there: the vault may forget, and a take-over goes to the region.
     d.located(region(3), 2, c, 4);
     assert!(matches!(d.posted(vault(2))[1].body, Some(Message::DropStub(s)) if s.move_number == 4));
@@ -515,7 +520,7 @@ fn seeded_characters_are_in_their_vaults_and_a_repeated_seed_changes_nothing() {
     let own = vault_of(WORLD, 2, CharacterId(900));
     assert_eq!((bot.name.as_str(), bot.account.as_str(), bot.group, bot.epoch), ("Bot900", "bot900", own.0, 0));
     let answer = d.sign_in("bot900", "bot900", 1);
-    assert_eq!((answer.character, answer.epoch, answer.group, answer.move_number), (900, 1, region(1).0, 2));
+    assert_eq!((answer.character, answer.epoch, answer.group, answer.move_number), (900, 1, region(2).0, 2));
     assert_eq!(withdraw_in(&d.posted(own)[0]).1.move_number, 1);
     assert_eq!(d.sign_in("anna", "BOT7", 2).code, Code::NameTaken as u32);
     assert_eq!(d.sign_in("anna", "zed", 3).character, 1002);
@@ -550,7 +555,8 @@ impl Model {
         let last = &mut self.last;
         let holder = self.names.entry(name.to_lowercase()).or_insert_with(|| {
             *last += 1;
-            (account.to_owned(), *last, 0, 1, 1)
+            // Characters enter spread over the three regions.
+            (account.to_owned(), *last, 0, (*last as u32 - 1) % 3 + 1, 1)
         });
         let answer = if holder.0 == account {
             holder.2 += 1;

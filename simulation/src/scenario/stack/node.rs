@@ -13,6 +13,7 @@ use marchland_proto::net::{ClusterSecurity, PeerIdentity, Role as PeerRole};
 use marchland_raft::{Limits, Role, Timings};
 use marchland_region::StepBudget;
 use marchland_router_core::TokenSigner;
+use marchland_server::config::GridConfig;
 use marchland_server::node::{Member, Node, NodeSettings};
 use marchland_storage::checkpoint::CheckpointOptions;
 use marchland_storage::log::LogOptions;
@@ -121,6 +122,7 @@ fn settings(node: NodeId, seed: u64, weather: Weather) -> NodeSettings {
         interest: InterestConfig::default(),
         edge_tls: None,
         seed,
+        grid: GridConfig::default(),
         token_key: signer().public_key(),
         admin_token: AdminToken::new(ADMIN_TOKEN),
     }

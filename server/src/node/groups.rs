@@ -1,0 +1,189 @@
+//! Opens a node's groups: the directory's, and one for every region of the world.
+//!
+//! All regions share the game, its parameters and the ground that these describe; each knows the map around itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
+use marchland_raft::{Group, RaftNode};
+use marchland_region::{RegionMachine, RegionMachineOptions, RegionPort, RegionsService};
+use marchland_region_core::{Game, Ground};
+use marchland_router::{Directory, DirectoryOptions, PeerDelivery, Peers, PumpOptions, Registry};
+use marchland_router_core::{MapRegion, RegionMap, grid};
+use marchland_storage::checkpoint::Checkpoints;
+use marchland_storage::folder::DataFolder;
+use marchland_types::{GroupId, Incarnation, MapEpoch, ReplicaId};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::admin::NodeAdmin;
+use super::assembly::NodeError;
+use super::birth;
+use super::front::Front;
+use super::keeper::{Keeper, open_with_state};
+use super::settings::NodeSettings;
+use crate::seams::Seams;
+use crate::served::Served;
+
+/// Regions that are restored at a time: enough to keep disk and processors busy.
+const OPENED_AT_ONCE: usize = 16;
+/// Regions know their neighbours within this, in metres: further than an entity stays with its region, or is shown across a border.
+const NEIGHBOURS_WITHIN_M: f32 = 64.0;
+
+type Machine<G, S> = RegionMachine<G, <S as Seams>::Disk, <S as Seams>::Executor>;
+
+/// What is needed to open a node's groups.
+pub(super) struct Opening<'a, S: Seams> {
+    pub(super) seams: &'a S,
+    pub(super) settings: &'a NodeSettings,
+    pub(super) raft: &'a RaftNode,
+    pub(super) peers: &'a Peers<S::Transport>,
+    pub(super) registry: &'a Registry,
+    pub(super) checkpoints: &'a Checkpoints<S::Disk>,
+    pub(super) fatal: &'a watch::Sender<Option<String>>,
+}
+
+impl<S: Seams> Opening<'_, S> {
+    pub(super) async fn open_groups<G: Game>(
+        &self,
+        served: Served<G>,
+        folder: &DataFolder<S::Disk>,
+        front: &Front<S::Keyed, S::Clock>,
+        service: &RegionsService,
+        source: &Arc<NodeAdmin<S::Clock>>,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), NodeError> {
+        let Self { seams, settings, raft, peers, registry, .. } = self;
+        let world = settings.world;
+        let voters = settings.voters();
+        // Whichever replicas the nodes have now.
+        let replicas: Vec<_> = settings.members.keys().map(|node| ReplicaId::new(*node, Incarnation(0))).collect();
+        let map = WorldMap::of(settings, &served)?;
+
+        let directory_id = GroupId::directory(world);
+        let store = seams.open_keyed(&folder.keyed_dir(), directory_id, settings.keyed_cache_bytes).await?;
+        let directory =
+            Directory::open(raft, world, store, (seams.clock(), (*registry).clone()), &replicas, DirectoryOptions::default())
+                .await?;
+        // Idempotent, and at every start: a node that was away when a group was founded comes in the same way. A later
+        // incarnation founds nothing: whoever leads a group takes it in.
+        let founds = raft.replica().incarnation() == birth::FIRST;
+        if founds {
+            directory.group().initialize(&voters).await?;
+        } else {
+            tracing::warn!(replica = %raft.replica(), "not a founding replica: waits to be a member of its groups");
+        }
+
+        let opened: Vec<(Arc<Machine<G, S>>, Group)> = futures::stream::iter(map.regions.regions())
+            .map(|region| {
+                self.open_region(&served, map.genesis(settings, &served, region), region, &replicas, founds.then_some(&voters))
+            })
+            .buffered(OPENED_AT_ONCE)
+            .try_collect()
+            .await?;
+        let mut ports: BTreeMap<GroupId, Arc<dyn RegionPort>> = BTreeMap::new();
+        for (machine, group) in &opened {
+            service.add(machine.clone());
+            ports.insert(group.id(), machine.clone());
+        }
+
+        front.directories().insert(directory.service());
+        let groups: Vec<GroupId> = [directory_id].into_iter().chain(ports.keys().copied()).collect();
+        let plan = |group: &GroupId| GroupPlan { group: group.0, replicas: voters.iter().map(|r| r.0).collect() };
+        let directory_genesis = DirectoryGenesis {
+            world: world.0,
+            name: settings.world_name.clone(),
+            map_epoch: map.regions.epoch().0,
+            plans: groups.iter().map(plan).collect(),
+            map: map.list,
+            token_key: Bytes::copy_from_slice(&settings.token_key),
+            vaults: 0,
+        };
+        tasks.spawn(birth::found(directory.service(), directory_genesis, self.fatal.clone()));
+        let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
+        let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members.clone()));
+        tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
+        source.set_groups((*raft).clone(), groups, ports, (*registry).clone());
+        let members: Arc<BTreeMap<_, _>> = Arc::new(members.into_iter().collect());
+        for (machine, group) in opened {
+            let keeper = Keeper {
+                raft: (*raft).clone(),
+                machine,
+                peers: (*peers).clone(),
+                members: members.clone(),
+                delivery: delivery.clone(),
+            };
+            tasks.spawn(keeper.run(group));
+        }
+        Ok(())
+    }
+
+    /// Opens one region's group; with `founders` it is founded if nobody did before.
+    async fn open_region<G: Game>(
+        &self,
+        served: &Served<G>,
+        genesis: Genesis,
+        region: &MapRegion,
+        replicas: &[ReplicaId],
+        founders: Option<&BTreeSet<ReplicaId>>,
+    ) -> Result<(Arc<Machine<G, S>>, Group), NodeError> {
+        let machine = Arc::new(RegionMachine::new(RegionMachineOptions {
+            group: region.group,
+            region: region.region,
+            replica: self.raft.replica(),
+            game: served.game.clone(),
+            genesis,
+            checkpoints: self.checkpoints.clone(),
+            executor: self.seams.executor(),
+            clock: self.seams.clock(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            budget: self.settings.budget,
+        }));
+        let group = open_with_state(self.raft, region.group, machine.clone(), replicas).await?;
+        if let Some(voters) = founders {
+            group.initialize(voters).await?;
+        }
+        Ok((machine, group))
+    }
+}
+
+/// The map of a new world.
+struct WorldMap {
+    /// As it stands in the directory.
+    list: Vec<Neighbour>,
+    regions: RegionMap,
+}
+
+impl WorldMap {
+    /// The ground of the game, cut as the settings say.
+    fn of<G: Game>(settings: &NodeSettings, served: &Served<G>) -> Result<Self, NodeError> {
+        let ground = served.game.ground(&served.parameters).map_err(|bad| NodeError::Settings(bad.to_string()))?;
+        let list = grid(settings.world, ground.bounds(), settings.grid.columns, settings.grid.rows);
+        let regions = RegionMap::parse(settings.world, MapEpoch(1), &list)
+            .map_err(|bad| NodeError::Settings(format!("a grid of {} does not fit the ground: {bad}", settings.grid)))?;
+        Ok(Self { list, regions })
+    }
+
+    /// What a region of a new world is made from. It knows itself, and its neighbours.
+    fn genesis<G: Game>(&self, settings: &NodeSettings, served: &Served<G>, region: &MapRegion) -> Genesis {
+        let near = self.regions.neighbours(region.region, NEIGHBOURS_WITHIN_M);
+        Genesis {
+            world: settings.world.0,
+            region: region.region.0,
+            seed: settings.seed,
+            rules_version: served.game.rules_version(),
+            content_hash: served.game.content_hash(),
+            parameters: served.parameters.clone(),
+            map: std::iter::once(region).chain(near).map(neighbour).collect(),
+            map_epoch: self.regions.epoch().0,
+        }
+    }
+}
+
+fn neighbour(region: &MapRegion) -> Neighbour {
+    let ([min_x, min_z], [max_x, max_z]) = (region.min_m, region.max_m);
+    Neighbour { region: region.region.0, group: region.group.0, min_x, min_z, max_x, max_z }
+}
