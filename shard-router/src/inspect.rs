@@ -7,6 +7,7 @@
 use marchland_proto::cluster::{InspectReply, TakeCutReply};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{ChannelMessage, DirectoryCharacter, DirectoryCut};
+use marchland_raft::BoxFuture;
 use marchland_router_core::{Key, VaultAtCut, taken_at};
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::{CharacterId, CutNumber, GroupId};
@@ -19,6 +20,15 @@ const TRIES: usize = 8;
 const NO_REPLICA: u32 = 1;
 const NOT_REACHED: u32 = 2;
 const FORGOTTEN: u32 = 3;
+
+/// A keyed group's replica, as whoever looks over a whole world sees it.
+pub trait Audited: Send + Sync + 'static {
+    /// Takes a cut, or (0) the next one; the reply names the highest that has been taken. Leaders only.
+    fn take_cut(&self, number: CutNumber) -> BoxFuture<'_, TakeCutReply>;
+
+    /// What stood at a cut, or (0) stands now.
+    fn inspect(&self, cut: CutNumber) -> BoxFuture<'_, InspectReply>;
+}
 
 /// Why there is no state to tell.
 enum Failed {

@@ -47,6 +47,7 @@ pub use client::{DirectoryClient, DirectoryError};
 pub use delivery::{Deliver, DeliverError, PeerDelivery, Routes};
 pub use directory::{Directory, OpenDirectoryError};
 pub use group::KeyedGroup;
+pub use inspect::Audited;
 pub use machine::KeyedMachine;
 pub use marchland_router_core as core;
 pub use members::keep_members;

@@ -13,14 +13,14 @@ use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role};
 use marchland_proto::storage::directory_entry::Body;
 use marchland_proto::storage::{ChannelAck, Cut, DirectoryAnswer, SignInOrder};
-use marchland_raft::ProposeError;
+use marchland_raft::{BoxFuture, ProposeError};
 use marchland_router_core::{Name, TokenVerifier, encode_entry};
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::seam::Clock;
 use marchland_types::{CharacterId, CutNumber, GroupId, WorldId};
 
 use crate::group::KeyedGroup;
-use crate::inspect::{self, cut_reply};
+use crate::inspect::{self, Audited, cut_reply};
 use crate::options::DirectoryOptions;
 use crate::orders::{OrderError, Orders, Taken};
 use crate::outbox::KeyedService;
@@ -237,5 +237,15 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> KeyedService for DirectoryService<G
     async fn acknowledge(&self, ack: ChannelAck) -> Result<Result<(), String>, OrderError> {
         let answer = self.order(Body::Ack(ack)).await?;
         Ok(if answer.code == 0 { Ok(()) } else { Err(answer.reason) })
+    }
+}
+
+impl<G: KeyedGroup, K: KeyedStore, C: Clock> Audited for DirectoryService<G, K, C> {
+    fn take_cut(&self, number: CutNumber) -> BoxFuture<'_, TakeCutReply> {
+        Box::pin(Self::take_cut(self, number))
+    }
+
+    fn inspect(&self, cut: CutNumber) -> BoxFuture<'_, InspectReply> {
+        Box::pin(Self::inspect(self, cut))
     }
 }

@@ -7,13 +7,14 @@ use marchland_proto::cluster::{DeliverAnswer, DeliverRequest, InspectReply, Take
 use marchland_proto::net::PeerIdentity;
 use marchland_proto::storage::vault_entry::Body;
 use marchland_proto::storage::{ChannelAck, Cut, VaultAnswer};
+use marchland_raft::BoxFuture;
 use marchland_router_core::encode_vault_entry;
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::seam::Clock;
 use marchland_types::{CutNumber, GroupId};
 
 use crate::group::KeyedGroup;
-use crate::inspect::{self, cut_reply};
+use crate::inspect::{self, Audited, cut_reply};
 use crate::options::DirectoryOptions;
 use crate::orders::{OrderError, Orders, Taken};
 use crate::outbox::KeyedService;
@@ -82,5 +83,15 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> KeyedService for VaultService<G, K,
     async fn acknowledge(&self, ack: ChannelAck) -> Result<Result<(), String>, OrderError> {
         let answer = self.order(Body::Ack(ack)).await?;
         Ok(if answer.code == 0 { Ok(()) } else { Err(answer.reason) })
+    }
+}
+
+impl<G: KeyedGroup, K: KeyedStore, C: Clock> Audited for VaultService<G, K, C> {
+    fn take_cut(&self, number: CutNumber) -> BoxFuture<'_, TakeCutReply> {
+        Box::pin(Self::take_cut(self, number))
+    }
+
+    fn inspect(&self, cut: CutNumber) -> BoxFuture<'_, InspectReply> {
+        Box::pin(Self::inspect(self, cut))
     }
 }
