@@ -479,9 +479,9 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
         Box::pin(async move {
             let Ok(waiting) = self.run(move |replica| replica.deliver(messages)).await else { return DeliverOutcome::Busy };
             match waiting {
-                Ok(taken) => tokio::time::timeout(DELIVER_WITHIN, taken)
-                    .await
-                    .map_or(DeliverOutcome::Busy, |taken| taken.map_or(DeliverOutcome::Busy, DeliverOutcome::Taken)),
+                Ok(taken) => tokio::time::timeout(DELIVER_WITHIN, taken).await.map_or(DeliverOutcome::Busy, |taken| {
+                    taken.map_or(DeliverOutcome::Busy, |(taken, cut)| DeliverOutcome::Taken(taken, cut))
+                }),
                 Err(outcome) => outcome,
             }
         })

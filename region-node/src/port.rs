@@ -17,8 +17,8 @@ pub struct EdgeId(pub u64);
 /// What became of messages from another group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeliverOutcome {
-    /// Committed up to this number.
-    Taken(u64),
+    /// Committed up to this number, and the newest cut that was taken by then.
+    Taken(u64, CutNumber),
     /// This node does not own the region.
     NotOwner(Option<ReplicaId>),
     /// Not committed within the time; the sender sends them again.

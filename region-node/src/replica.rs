@@ -87,7 +87,7 @@ pub(crate) struct Replica<G: Game> {
     doubt: Doubt,
     cuts: VecDeque<TakenCut<G>>,
     /// Who waits for messages to be committed: by sender, the number and whom to tell.
-    deliveries: BTreeMap<GroupId, Vec<(u64, oneshot::Sender<u64>)>>,
+    deliveries: BTreeMap<GroupId, Vec<(u64, oneshot::Sender<(u64, CutNumber)>)>>,
     outlets: Outlets,
     fence: Arc<Fence>,
     /// Where the region halted, if it did: what comes before was told before, so nothing is told until this is past.
@@ -395,13 +395,14 @@ impl<G: Game> Replica<G> {
     }
 
     fn tell_deliveries(&mut self) {
+        let cut = self.region.cut_number();
         for (from, waiting) in &mut self.deliveries {
             let taken = self.region.taken_from(*from);
             let mut index = 0;
             while index < waiting.len() {
                 if waiting[index].0 <= taken {
                     // The sender may have stopped waiting.
-                    let _ = waiting.swap_remove(index).1.send(taken);
+                    let _ = waiting.swap_remove(index).1.send((taken, cut));
                 } else {
                     waiting.retain(|(_, teller)| !teller.is_closed());
                     index += 1;
@@ -504,15 +505,18 @@ impl<G: Game> Replica<G> {
     }
 
     /// Queues messages of another group; the receiver is told the number up to which they are committed.
-    pub(crate) fn deliver(&mut self, messages: Vec<ChannelMessage>) -> Result<oneshot::Receiver<u64>, DeliverOutcome> {
+    pub(crate) fn deliver(
+        &mut self,
+        messages: Vec<ChannelMessage>,
+    ) -> Result<oneshot::Receiver<(u64, CutNumber)>, DeliverOutcome> {
         if !self.is_owner() {
             return Err(DeliverOutcome::NotOwner(self.leader()));
         }
-        let Some(last) = messages.last() else { return Err(DeliverOutcome::Taken(0)) };
+        let Some(last) = messages.last() else { return Err(DeliverOutcome::Taken(0, CutNumber(0))) };
         let (from, seq) = (GroupId(last.from_group), last.seq);
         let taken = self.region.taken_from(from);
         if seq <= taken {
-            return Err(DeliverOutcome::Taken(taken));
+            return Err(DeliverOutcome::Taken(taken, self.region.cut_number()));
         }
         if self.deliveries.values().map(Vec::len).sum::<usize>() >= DELIVERIES_MAX {
             return Err(DeliverOutcome::Busy);

@@ -265,11 +265,11 @@ impl Regions for RegionsService {
             return Err(Status::resource_exhausted(format!("{} messages at once", messages.len())));
         }
         Ok(Response::new(match region.deliver(messages).await {
-            DeliverOutcome::Taken(taken_seq) => DeliverAnswer { code: Code::Ok as u32, taken_seq, leader: 0 },
+            DeliverOutcome::Taken(taken_seq, cut) => DeliverAnswer { code: Code::Ok as u32, taken_seq, leader: 0, cut: cut.0 },
             DeliverOutcome::NotOwner(leader) => {
-                DeliverAnswer { code: Code::NotLeader as u32, taken_seq: 0, leader: leader.map_or(0, |l| l.0) }
+                DeliverAnswer { code: Code::NotLeader as u32, leader: leader.map_or(0, |l| l.0), ..DeliverAnswer::default() }
             }
-            DeliverOutcome::Busy => DeliverAnswer { code: Code::Unavailable as u32, taken_seq: 0, leader: 0 },
+            DeliverOutcome::Busy => DeliverAnswer { code: Code::Unavailable as u32, ..DeliverAnswer::default() },
         }))
     }
 }

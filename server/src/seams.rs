@@ -13,7 +13,6 @@ use marchland_region::{Executor, ThreadExecutor};
 use marchland_storage::disk::{Disk, RealDisk};
 use marchland_storage::keyed::{KeyedError, KeyedNode, KeyedOptions, KeyedStore, SledKeyed, SledNode};
 use marchland_storage::log::LogWriter;
-use marchland_types::GroupId;
 use marchland_types::seam::{Clock, Entropy};
 
 use crate::pace::pace;
@@ -65,6 +64,8 @@ pub trait Seams: Clone + Send + Sync + 'static {
     type Disk: Disk;
     /// A namespace of the keyed store.
     type Keyed: KeyedStore;
+    /// The keyed store of a node.
+    type KeyedNode: KeyedNode<Store = Self::Keyed>;
     /// Clocks.
     type Clock: Clock;
     /// Randomness.
@@ -83,13 +84,8 @@ pub trait Seams: Clone + Send + Sync + 'static {
     /// Where regions run.
     fn executor(&self) -> Self::Executor;
 
-    /// Opens the keyed store of a node and, in it, the namespace of a group. Called once in a node's life.
-    fn open_keyed(
-        &self,
-        dir: &Path,
-        group: GroupId,
-        cache_bytes: u64,
-    ) -> impl Future<Output = Result<Self::Keyed, KeyedError>> + Send;
+    /// Opens the keyed store of a node. Called once in a node's life.
+    fn open_keyed(&self, dir: &Path, cache_bytes: u64) -> impl Future<Output = Result<Self::KeyedNode, KeyedError>> + Send;
 
     /// Runs the log's writer until every handle of the log is dropped. The returned future resolves when it has ended.
     fn run_log_writer(&self, writer: LogWriter<Self::Disk>) -> std::io::Result<WriterEnd>;
@@ -120,6 +116,7 @@ impl Seams for Production {
     type Transport = TokioTransport;
     type Disk = RealDisk;
     type Keyed = SledKeyed;
+    type KeyedNode = SledNode;
     type Clock = SystemClock;
     type Entropy = SystemEntropy;
     type Executor = ThreadExecutor;
@@ -144,12 +141,12 @@ impl Seams for Production {
         self.executor.clone()
     }
 
-    async fn open_keyed(&self, dir: &Path, group: GroupId, cache_bytes: u64) -> Result<SledKeyed, KeyedError> {
+    async fn open_keyed(&self, dir: &Path, cache_bytes: u64) -> Result<SledNode, KeyedError> {
         let opened = SledNode::open(dir, KeyedOptions { cache_bytes })?;
         if let Some(path) = opened.set_aside {
             tracing::error!(path = %path.display(), "keyed store could not be opened and was set aside; its groups are rebuilt");
         }
-        Ok(opened.node.namespace(group))
+        Ok(opened.node)
     }
 
     fn run_log_writer(&self, writer: LogWriter<RealDisk>) -> std::io::Result<WriterEnd> {

@@ -8,15 +8,15 @@ use marchland_types::seam::Clock;
 use marchland_types::{GroupId, ReplicaId, WorldId};
 
 use crate::delivery::Deliver;
-use crate::machine::DirectoryMachine;
+use crate::machine::KeyedMachine;
 use crate::options::{BadOptions, DirectoryOptions, PumpOptions};
-use crate::outbox::DirectoryOutbox;
+use crate::outbox::KeyedOutbox;
 use crate::pump::ChannelPump;
 use crate::registry::Registry;
 use crate::service::DirectoryService;
 use crate::view::DirectoryView;
 
-/// Why a replica could not be opened.
+/// Why a replica of a directory or a vault could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenDirectoryError {
     /// Its records are damaged or of a newer version.
@@ -32,7 +32,7 @@ pub enum OpenDirectoryError {
 
 /// One replica of a world's directory: machine, group and service.
 pub struct Directory<K, C> {
-    machine: Arc<DirectoryMachine<K>>,
+    machine: Arc<KeyedMachine<K>>,
     service: Arc<DirectoryService<Group, K, C>>,
 }
 
@@ -49,9 +49,9 @@ impl<K: KeyedStore, C: Clock> Directory<K, C> {
     ) -> Result<Self, OpenDirectoryError> {
         options.validate()?;
         let id = GroupId::directory(world);
-        let machine = Arc::new(DirectoryMachine::open(id, store, registry).await?);
+        let machine = Arc::new(KeyedMachine::directory(id, store, registry).await?);
         let group = raft.rebuild_group(id, machine.clone(), peers).await?;
-        let service = Arc::new(DirectoryService::new(world, group, machine.view(), clock, options));
+        let service = Arc::new(DirectoryService::new(world, group, DirectoryView::new(machine.store().clone()), clock, options));
         Ok(Self { machine, service })
     }
 
@@ -70,9 +70,9 @@ impl<K: KeyedStore, C: Clock> Directory<K, C> {
         self.service.view()
     }
 
-    /// Delivers to regions while this replica leads, until the group stops. To be run as a task.
+    /// Delivers to regions and vaults while this replica leads, until the group stops. To be run as a task.
     pub fn pump<D: Deliver>(&self, delivery: Arc<D>, options: PumpOptions) -> impl Future<Output = ()> + Send + use<K, C, D> {
-        let outbox = Arc::new(DirectoryOutbox::new(self.service.clone(), self.machine.posted()));
+        let outbox = Arc::new(KeyedOutbox::new(self.service.clone(), self.machine.posted()));
         let pump = ChannelPump::new(self.service.group().id(), outbox, delivery, options);
         let roles = self.machine.roles();
         async move { pump.run(roles).await }

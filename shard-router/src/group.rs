@@ -1,4 +1,4 @@
-//! What the service needs of a raft group.
+//! What a service needs of a raft group.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use bytes::Bytes;
 use marchland_raft::{Committed, Group, ProposeError, Role};
 use marchland_types::ReplicaId;
 
-/// A directory's group on this node. [`Group`] is the real one.
-pub trait DirectoryGroup: Send + Sync + 'static {
+/// A keyed group on this node. [`Group`] is the real one.
+pub trait KeyedGroup: Send + Sync + 'static {
     /// Proposes an entry, and waits until it is committed and applied here.
     fn propose(&self, entry: Bytes) -> impl Future<Output = Result<Committed, ProposeError>> + Send;
 
@@ -22,7 +22,7 @@ pub trait DirectoryGroup: Send + Sync + 'static {
     fn leader(&self) -> Option<ReplicaId>;
 }
 
-impl DirectoryGroup for Group {
+impl KeyedGroup for Group {
     async fn propose(&self, entry: Bytes) -> Result<Committed, ProposeError> {
         Group::propose(self, entry).await
     }
@@ -40,7 +40,7 @@ impl DirectoryGroup for Group {
     }
 }
 
-impl<G: DirectoryGroup> DirectoryGroup for Arc<G> {
+impl<G: KeyedGroup> KeyedGroup for Arc<G> {
     fn propose(&self, entry: Bytes) -> impl Future<Output = Result<Committed, ProposeError>> + Send {
         G::propose(self, entry)
     }

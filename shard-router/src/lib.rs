@@ -1,10 +1,10 @@
-//! The directory of a world as it runs: a keyed raft group on the world's nodes, its service, its clients, and the pump
-//! that delivers channels between groups.
+//! The directory and the vaults of a world as they run: keyed raft groups on the world's nodes, their services, the directory's
+//! clients, and the pump that delivers channels between groups.
 //!
 //! ```text
-//! edge ── DirectoryClient ──▶ Directories ─▶ DirectoryService ─▶ Group::propose ─▶ raft ─▶ DirectoryMachine ─▶ KeyedStore
-//!                                                                                              │ posted
-//!         region's owner  ◀── PeerDelivery ◀── ChannelPump (only while this replica leads) ◀───┘
+//! edge ── DirectoryClient ──▶ Directories ─▶ DirectoryService ─▶ Group::propose ─▶ raft ─▶ KeyedMachine ─▶ KeyedStore
+//!         PeerDelivery ────▶ Vaults ─────▶ VaultService ──────┘                             │ posted
+//!         region's owner  ◀── PeerDelivery ◀── ChannelPump (only while this replica leads) ◀┘
 //! ```
 //!
 //! What always holds:
@@ -17,36 +17,50 @@
 //! - A node whose data folder was lost has a new incarnation, and whoever leads a group puts the new replica into the place of
 //!   the old one.
 //!
+//! - What a vault held at a cut is told exactly, while entries go on being applied.
+//!
 //! The pump knows nothing of directories: regions deliver with it, too.
 
 mod client;
 mod delivery;
 mod directory;
 mod group;
+mod inspect;
 mod machine;
 mod members;
 mod options;
+mod orders;
 mod outbox;
 mod peers;
 mod pump;
+mod records;
 mod registry;
 mod server;
 mod service;
 mod snapshot;
+mod vault;
+mod vault_service;
+mod vaults;
 mod view;
 
 pub use client::{DirectoryClient, DirectoryError};
 pub use delivery::{Deliver, DeliverError, PeerDelivery, Routes};
 pub use directory::{Directory, OpenDirectoryError};
-pub use group::DirectoryGroup;
-pub use machine::DirectoryMachine;
+pub use group::KeyedGroup;
+pub use inspect::Audited;
+pub use machine::KeyedMachine;
 pub use marchland_router_core as core;
 pub use members::keep_members;
 pub use options::{BadOptions, ClientOptions, DirectoryOptions, PumpOptions};
-pub use outbox::DirectoryOutbox;
+pub use orders::OrderError;
+pub use outbox::{KeyedOutbox, KeyedService};
 pub use peers::Peers;
 pub use pump::{ChannelPump, Outbox, OutboxError};
+pub use records::{ReadError, Records};
 pub use registry::Registry;
 pub use server::Directories;
-pub use service::{DirectoryService, OrderError};
-pub use view::{DirectoryView, ReadError};
+pub use service::DirectoryService;
+pub use vault::Vault;
+pub use vault_service::VaultService;
+pub use vaults::Vaults;
+pub use view::DirectoryView;

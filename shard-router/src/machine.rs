@@ -1,4 +1,4 @@
-//! A directory's state machine over the keyed store.
+//! The state machine of a keyed group, a directory or a vault, over the keyed store.
 //!
 //! Entries are applied in batches. Records that a transition asks for are fetched once a batch and then kept up to date by
 //! the batch's own writes; at its end everything is written at once, with the position reached:
@@ -15,12 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use marchland_proto::storage::DirectoryApplied;
 use marchland_raft::{Applied, BoxFuture, Entry, Machine, MachineFault, Payload, Role, Snapshot};
-use marchland_router_core::{DIRECTORY_FORMAT, Key, Lookup, Read, Stop, apply};
+use marchland_router_core::{KEYED_FORMAT, Key, Lookup, Read, Stop, apply, apply_vault};
 use marchland_storage::keyed::{Batch, KeyedError, KeyedStore};
 use marchland_types::{GroupId, LogIndex, Position, Term, point};
 use prost::Message;
 use tokio::sync::watch;
 
+use crate::records::Records;
 use crate::registry::Registry;
 use crate::snapshot::{Incoming, Outgoing};
 use crate::view::DirectoryView;
@@ -28,9 +29,20 @@ use crate::view::DirectoryView;
 /// Writes after which a batch is given to the store, so that a long replay does not gather in memory.
 const BATCH_WRITES: usize = 1024;
 
-/// The state machine of one directory on one node.
-pub struct DirectoryMachine<K> {
+/// What a group's entries mean.
+enum Kind {
+    /// A directory. The registry learns of every node that it has.
+    Directory(Registry),
+    Vault,
+}
+
+/// What an entry did: writes, its answer's bytes, whether anything was posted.
+type Step = (Vec<(Bytes, Option<Bytes>)>, Bytes, bool);
+
+/// The state machine of one keyed group on one node.
+pub struct KeyedMachine<K> {
     group: GroupId,
+    kind: Kind,
     store: K,
     /// What is applied. Held while entries are.
     gate: tokio::sync::Mutex<()>,
@@ -39,7 +51,6 @@ pub struct DirectoryMachine<K> {
     view_turn: Arc<tokio::sync::Mutex<()>>,
     role: watch::Sender<Role>,
     posted: watch::Sender<u64>,
-    registry: Registry,
 }
 
 /// What a batch has fetched and written.
@@ -55,9 +66,50 @@ impl Read for Known {
     }
 }
 
-impl<K: KeyedStore> DirectoryMachine<K> {
-    /// Over a store that holds nothing, or what an earlier run left in it. The registry is told of every node in it.
-    pub async fn open(group: GroupId, store: K, registry: Registry) -> Result<Self, MachineFault> {
+impl Kind {
+    fn apply(&self, group: GroupId, view: &dyn Read, index: LogIndex, command: &[u8]) -> Result<Step, Stop> {
+        match self {
+            Self::Directory(_) => {
+                let done = apply(view, index, command)?;
+                Ok((done.writes, done.answer.encode_to_vec().into(), !done.posted.is_empty()))
+            }
+            Self::Vault => {
+                let done = apply_vault(view, group, index, command)?;
+                Ok((done.writes, done.answer.encode_to_vec().into(), !done.posted.is_empty()))
+            }
+        }
+    }
+
+    /// Takes in all of a store.
+    async fn learn_all<K: KeyedStore>(&self, store: &K) -> Result<(), String> {
+        match self {
+            Self::Directory(registry) => registry.read(&DirectoryView::new(store.clone())).await.map_err(|e| e.to_string()),
+            Self::Vault => Ok(()),
+        }
+    }
+
+    /// Takes in what has been written.
+    fn learn(&self, written: Vec<Bytes>) -> Result<(), prost::DecodeError> {
+        match self {
+            Self::Directory(registry) => written.into_iter().try_for_each(|node| registry.learn(node)),
+            Self::Vault => Ok(()),
+        }
+    }
+}
+
+impl<K: KeyedStore> KeyedMachine<K> {
+    /// A directory's, over a store that holds nothing, or what an earlier run left in it. The registry is told of every node
+    /// in it.
+    pub async fn directory(group: GroupId, store: K, registry: Registry) -> Result<Self, MachineFault> {
+        Self::open(group, store, Kind::Directory(registry)).await
+    }
+
+    /// A vault's, over a store that holds nothing, or what an earlier run left in it.
+    pub async fn vault(group: GroupId, store: K) -> Result<Self, MachineFault> {
+        Self::open(group, store, Kind::Vault).await
+    }
+
+    async fn open(group: GroupId, store: K, kind: Kind) -> Result<Self, MachineFault> {
         let fault = |e: KeyedError| MachineFault { group, reason: e.to_string() };
         // What can be read now may not be on disk. From here on it is, so that it can be reported as durable.
         store.persist().await.map_err(fault)?;
@@ -66,22 +118,22 @@ impl<K: KeyedStore> DirectoryMachine<K> {
             None => Applied::default(),
             Some(bytes) => decode_applied(bytes).map_err(|reason| MachineFault { group, reason })?,
         };
-        registry.read(&DirectoryView::new(store.clone())).await.map_err(|e| MachineFault { group, reason: e.to_string() })?;
+        kind.learn_all(&store).await.map_err(|reason| MachineFault { group, reason })?;
         Ok(Self {
             group,
+            kind,
             store,
             gate: tokio::sync::Mutex::default(),
             applied: Mutex::new(applied),
             view_turn: Arc::default(),
             role: watch::Sender::new(Role::Learner { leader: None }),
             posted: watch::Sender::new(0),
-            registry,
         })
     }
 
     /// The records.
-    pub fn view(&self) -> DirectoryView<K> {
-        DirectoryView::new(self.store.clone())
+    pub fn records(&self) -> Records<K> {
+        Records::new(self.store.clone())
     }
 
     /// The store itself.
@@ -145,13 +197,13 @@ impl<K: KeyedStore> DirectoryMachine<K> {
 
     async fn transition(&self, known: &mut Known, index: LogIndex, command: &[u8]) -> Result<(Bytes, bool), MachineFault> {
         loop {
-            match apply(known, index, command) {
-                Ok(transition) => {
-                    for (key, value) in transition.writes {
+            match self.kind.apply(self.group, known, index, command) {
+                Ok((writes, answer, posted)) => {
+                    for (key, value) in writes {
                         known.changed.insert(key.clone());
                         known.records.insert(key, value);
                     }
-                    return Ok((transition.answer.encode_to_vec().into(), !transition.posted.is_empty()));
+                    return Ok((answer, posted));
                 }
                 Err(Stop::Fault(fault)) => return Err(self.fault(fault)),
                 Err(Stop::Missing(keys)) => {
@@ -180,7 +232,7 @@ impl<K: KeyedStore> DirectoryMachine<K> {
         point!("directory.before_store");
         self.store.apply(Batch { writes }).await.map_err(|e| self.fault(e))?;
         point!("directory.stored");
-        nodes.into_iter().try_for_each(|node| self.registry.learn(node)).map_err(|e| self.fault(e))?;
+        self.kind.learn(nodes).map_err(|e| self.fault(e))?;
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied.clone();
         Ok(())
     }
@@ -200,14 +252,14 @@ impl<K: KeyedStore> DirectoryMachine<K> {
         point!("directory.before_install");
         self.store.install(Box::new(source)).await.map_err(|e| self.fault(e))?;
         point!("directory.installed");
-        self.registry.read(&self.view()).await.map_err(|e| self.fault(e))?;
+        self.kind.learn_all(&self.store).await.map_err(|e| self.fault(e))?;
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = snapshot.applied;
         self.posted.send_modify(|n| *n = n.wrapping_add(1));
         Ok(())
     }
 }
 
-impl<K: KeyedStore> Machine for DirectoryMachine<K> {
+impl<K: KeyedStore> Machine for KeyedMachine<K> {
     fn restored(&self) -> BoxFuture<'_, Result<Applied, MachineFault>> {
         Box::pin(async { Ok(self.applied()) })
     }
@@ -240,7 +292,7 @@ impl<K: KeyedStore> Machine for DirectoryMachine<K> {
 
 fn encode_applied(applied: &Applied) -> Bytes {
     let record = DirectoryApplied {
-        format: DIRECTORY_FORMAT,
+        format: KEYED_FORMAT,
         any: applied.position.is_some(),
         term: applied.position.map_or(0, |p| p.term.0),
         index: applied.position.map_or(0, |p| p.index.0),
@@ -251,8 +303,8 @@ fn encode_applied(applied: &Applied) -> Bytes {
 
 fn decode_applied(bytes: Bytes) -> Result<Applied, String> {
     let record = DirectoryApplied::decode(bytes).map_err(|e| format!("record of the applied position is damaged: {e}"))?;
-    if record.format == 0 || record.format > DIRECTORY_FORMAT {
-        return Err(format!("store has format {}, this build knows up to {DIRECTORY_FORMAT}", record.format));
+    if record.format == 0 || record.format > KEYED_FORMAT {
+        return Err(format!("store has format {}, this build knows up to {KEYED_FORMAT}", record.format));
     }
     let position = record.any.then_some(Position { term: Term(record.term), index: LogIndex(record.index) });
     Ok(Applied { position, membership: record.membership })

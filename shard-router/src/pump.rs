@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use marchland_proto::cluster::DeliverRequest;
 use marchland_proto::codes::Code;
-use marchland_proto::storage::ChannelMessage;
+use marchland_proto::storage::{ChannelAck, ChannelMessage};
 use marchland_raft::Role;
 use marchland_types::{GroupId, planted, point};
 use prost::Message;
@@ -45,9 +45,9 @@ pub trait Outbox: Send + Sync + 'static {
     /// The first unacknowledged messages to a group, at most `limit`, with consecutive numbers.
     fn pending(&self, to: GroupId, limit: usize) -> impl Future<Output = Result<Vec<ChannelMessage>, OutboxError>> + Send;
 
-    /// The receiver has taken everything up to `seq`: record it in the group's log. May return before that has happened;
-    /// it is told again for as long as the messages are pending.
-    fn acked(&self, to: GroupId, seq: u64) -> impl Future<Output = Result<(), OutboxError>> + Send;
+    /// A receiver has taken messages: record it in the group's log. May return before that has happened; it is told again for
+    /// as long as the messages are pending.
+    fn acked(&self, ack: ChannelAck) -> impl Future<Output = Result<(), OutboxError>> + Send;
 }
 
 /// Delivers the channels of one group while its replica here leads.
@@ -66,7 +66,8 @@ impl<O, D> Clone for ChannelPump<O, D> {
 
 /// What a delivery led to.
 enum Progress {
-    Taken(u64),
+    /// Up to which number, and the receiver's cut by then.
+    Taken(u64, u64),
     None(String),
 }
 
@@ -137,26 +138,26 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
     /// Delivers to one receiver until nothing is pending.
     async fn serve(&self, to: GroupId) {
         // What the receiver is known to have taken, though the channel may not be trimmed yet.
-        let mut taken = 0;
+        let mut ack = ChannelAck { from_group: to.0, seq: 0, cut: 0 };
         let mut pause_ms = self.options.pause_ms;
         loop {
             let progress = match self.outbox.pending(to, self.options.batch_messages).await {
                 Err(error) => Progress::None(error.to_string()),
                 Ok(pending) => match (pending.first().map(|m| m.seq), pending.last().map(|m| m.seq)) {
-                    (Some(first), Some(last)) if last > taken => self.deliver(to, first, taken, pending).await,
+                    (Some(first), Some(last)) if last > ack.seq => self.deliver(to, first, ack.seq, pending).await,
                     (Some(_), Some(_)) => Progress::None("not trimmed yet".into()),
                     _ => return,
                 },
             };
             let failed = match &progress {
-                Progress::Taken(seq) => {
-                    taken = *seq;
+                Progress::Taken(seq, cut) => {
+                    (ack.seq, ack.cut) = (*seq, ack.cut.max(*cut));
                     None
                 }
                 Progress::None(why) => Some(why.clone()),
             };
             point!("pump.before_trim");
-            let acked = if taken > 0 { self.outbox.acked(to, taken).await.map_err(|e| e.to_string()) } else { Ok(()) };
+            let acked = if ack.seq > 0 { self.outbox.acked(ack).await.map_err(|e| e.to_string()) } else { Ok(()) };
             match failed.or(acked.err()) {
                 None => pause_ms = self.options.pause_ms,
                 Some(why) => {
@@ -183,7 +184,7 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
         if planted!("outbox-trimmed-early")
             && let Some(last) = messages.last()
         {
-            drop(self.outbox.acked(to, last.seq).await);
+            drop(self.outbox.acked(ChannelAck { from_group: to.0, seq: last.seq, cut: 0 }).await);
         }
         let last = messages.last().map_or(taken, |m| m.seq);
         let request = DeliverRequest { to_group: to.0, messages };
@@ -192,7 +193,7 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
         let answer = tokio::time::timeout(deadline, self.delivery.deliver(request)).await;
         // Planted: what got no answer is passed over, here and by the receiver.
         if planted!("gap-accepted") && !matches!(answer, Ok(Ok(_))) {
-            return Progress::Taken(last);
+            return Progress::Taken(last, 0);
         }
         let answer = match answer {
             Ok(Ok(answer)) => answer,
@@ -201,7 +202,7 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
         };
         match Code::from_u32(answer.code) {
             Some(Code::Ok | Code::Gap | Code::Unavailable) if answer.taken_seq > taken && answer.taken_seq >= first => {
-                Progress::Taken(answer.taken_seq)
+                Progress::Taken(answer.taken_seq, answer.cut)
             }
             Some(Code::Gap) if answer.taken_seq + 1 < first => {
                 // The channel begins behind what the receiver needs: one of the two has lost what it had committed.
@@ -209,7 +210,7 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
                 Progress::None(format!("receiver is at {}, {first} is the first one left", answer.taken_seq))
             }
             // What was thought to be taken is not: go by what the receiver says now.
-            Some(Code::Gap) if answer.taken_seq < taken => Progress::Taken(answer.taken_seq),
+            Some(Code::Gap) if answer.taken_seq < taken => Progress::Taken(answer.taken_seq, answer.cut),
             Some(Code::Ok | Code::Gap | Code::Unavailable) => {
                 Progress::None(format!("nothing taken beyond {}", answer.taken_seq))
             }

@@ -16,7 +16,8 @@ use marchland_types::{Incarnation, NodeId, ReplicaId};
 use prost::Message;
 use tokio::sync::watch;
 
-use crate::view::{DirectoryView, ReadError};
+use crate::records::ReadError;
+use crate::view::DirectoryView;
 
 /// The newest incarnations. Cheap to clone; clones share.
 #[derive(Clone, Default)]

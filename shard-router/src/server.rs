@@ -15,7 +15,7 @@ use marchland_types::seam::Clock;
 use marchland_types::{GroupId, GroupKind, WorldId};
 use tonic::{Request, Response, Status};
 
-use crate::group::DirectoryGroup;
+use crate::group::KeyedGroup;
 use crate::service::DirectoryService;
 
 type Worlds<G, K, C> = RwLock<BTreeMap<WorldId, Arc<DirectoryService<G, K, C>>>>;
@@ -36,7 +36,7 @@ impl<G, K, C> Default for Directories<G, K, C> {
     }
 }
 
-impl<G: DirectoryGroup, K: KeyedStore, C: Clock> Directories<G, K, C> {
+impl<G: KeyedGroup, K: KeyedStore, C: Clock> Directories<G, K, C> {
     /// Serves a world's directory from here on.
     pub fn insert(&self, service: Arc<DirectoryService<G, K, C>>) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).insert(service.world(), service);
@@ -71,7 +71,7 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> Directories<G, K, C> {
 const NOT_HERE: u32 = Code::NotLeader as u32;
 
 #[tonic::async_trait]
-impl<G: DirectoryGroup, K: KeyedStore, C: Clock> Directory for Directories<G, K, C> {
+impl<G: KeyedGroup, K: KeyedStore, C: Clock> Directory for Directories<G, K, C> {
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInReply>, Status> {
         let peer = peer_of(&request)?.clone();
         let request = request.into_inner();

@@ -3,80 +3,44 @@
 //! Only the leader carries out orders; others name it. An order with an unknown outcome is proposed again until its deadline:
 //! all of them take effect once, however often they are committed.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::OnceLock;
 
 use marchland_proto::cluster::{
-    DeliverAnswer, DeliverRequest, LocateReply, LocateRequest, RegisterReply, RegisterRequest, SignInReply, SignInRequest,
+    DeliverAnswer, DeliverRequest, InspectReply, LocateReply, LocateRequest, RegisterReply, RegisterRequest, SignInReply,
+    SignInRequest, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role};
 use marchland_proto::storage::directory_entry::Body;
-use marchland_proto::storage::{ChannelMessages, DirectoryAnswer, SignInOrder};
-use marchland_raft::ProposeError;
+use marchland_proto::storage::{ChannelAck, Cut, DirectoryAnswer, SignInOrder};
+use marchland_raft::{BoxFuture, ProposeError};
 use marchland_router_core::{Name, TokenVerifier, encode_entry};
 use marchland_storage::keyed::KeyedStore;
-use marchland_types::limits::{CHANNEL_MESSAGE_MAX_BYTES, CHANNEL_MESSAGES_MAX, LOG_ENTRY_MAX_BYTES};
 use marchland_types::seam::Clock;
-use marchland_types::{CharacterId, GroupId, ReplicaId, WorldId};
-use prost::Message;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use marchland_types::{CharacterId, CutNumber, GroupId, WorldId};
 
-use crate::group::DirectoryGroup;
+use crate::group::KeyedGroup;
+use crate::inspect::{self, Audited, cut_reply};
 use crate::options::DirectoryOptions;
-use crate::view::{DirectoryView, ReadError};
-
-/// Why an order has no answer.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum OrderError {
-    /// This replica does not lead (any more). Give the order to the leader: had it been taken here before leadership was lost,
-    /// it has the same answer there.
-    #[error("directory is not led here")]
-    NotLeader {
-        /// Who does, if known.
-        leader: Option<ReplicaId>,
-    },
-    /// Refused: too much at once, or no room.
-    #[error("directory has no room: {0}")]
-    Busy(String),
-    /// It may take effect, now or later. The same order can be given again.
-    #[error("outcome of the order is unknown: {0}")]
-    Unknown(String),
-    /// This replica has stopped, or answers what is not an answer.
-    #[error("directory failed here: {0}")]
-    Fault(String),
-}
-
-impl OrderError {
-    /// The code and the leader that a caller is told.
-    fn reply(&self) -> (Code, u64) {
-        match self {
-            Self::NotLeader { leader } => (Code::NotLeader, leader.map_or(0, |l| l.0)),
-            // A replica that stopped has not spoken for the others.
-            Self::Fault(_) => (Code::NotLeader, 0),
-            Self::Busy(_) | Self::Unknown(_) => (Code::Unavailable, 0),
-        }
-    }
-}
+use crate::orders::{OrderError, Orders, Taken};
+use crate::outbox::KeyedService;
+use crate::records::{ReadError, Records};
+use crate::view::DirectoryView;
 
 /// One world's directory on one node.
 pub struct DirectoryService<G, K, C> {
     world: WorldId,
-    group: G,
+    orders: Orders<G, C>,
     view: DirectoryView<K>,
-    clock: C,
-    options: DirectoryOptions,
-    calls: Arc<Semaphore>,
     /// Never changes once the world has begun.
     verifier: OnceLock<TokenVerifier>,
 }
 
-impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
+impl<G: KeyedGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
     /// Over a group and the records of its machine.
     pub fn new(world: WorldId, group: G, view: DirectoryView<K>, clock: C, options: DirectoryOptions) -> Self {
-        let calls = Arc::new(Semaphore::new(options.calls_in_flight));
-        Self { world, group, view, clock, options, calls, verifier: OnceLock::new() }
+        let orders = Orders::new(GroupId::directory(world), group, clock, options);
+        Self { world, orders, view, verifier: OnceLock::new() }
     }
 
     /// Whose directory it is.
@@ -91,51 +55,15 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
 
     /// The group.
     pub fn group(&self) -> &G {
-        &self.group
+        &self.orders.group
     }
 
     /// Commits an order and returns its answer, which may be a refusal. Leaders only.
     ///
     /// An unknown outcome is tried again until the deadline, except a cut without a number: two of those are two cuts.
     pub async fn order(&self, body: Body) -> Result<DirectoryAnswer, OrderError> {
-        let mut unknown = false;
         let repeatable = !matches!(&body, Body::Cut(cut) if cut.number == 0);
-        let pause = Duration::from_millis(self.options.retry_ms);
-        let deadline = Instant::now() + Duration::from_millis(self.options.order_ms);
-        let busy_deadline = Instant::now() + Duration::from_millis(self.options.busy_ms);
-        loop {
-            let entry = encode_entry(self.clock.wall_ms(), body.clone());
-            match self.group.propose(entry).await {
-                Ok(committed) => {
-                    return DirectoryAnswer::decode(committed.answer).map_err(|e| OrderError::Fault(format!("answer: {e}")));
-                }
-                Err(ProposeError::NotLeader { leader, .. }) => return Err(OrderError::NotLeader { leader }),
-                Err(ProposeError::Refused { reason, .. }) => {
-                    if Instant::now() + pause >= busy_deadline {
-                        return Err(if unknown { OrderError::Unknown(reason) } else { OrderError::Busy(reason) });
-                    }
-                    tokio::time::sleep(pause).await;
-                }
-                Err(ProposeError::Fault { reason, .. }) => return Err(OrderError::Fault(reason)),
-                Err(ProposeError::Unknown { reason, .. }) => {
-                    unknown = true;
-                    if !repeatable || Instant::now() + pause >= deadline {
-                        return Err(OrderError::Unknown(reason));
-                    }
-                    tracing::info!(world = %self.world, %reason, "order is tried again");
-                    tokio::time::sleep(pause).await;
-                }
-            }
-        }
-    }
-
-    fn leading(&self) -> Result<(), OrderError> {
-        if self.group.leads() { Ok(()) } else { Err(OrderError::NotLeader { leader: self.group.leader() }) }
-    }
-
-    fn peer_may(&self, peer: &PeerIdentity, roles: &[Role]) -> Result<(), String> {
-        let allowed = roles.iter().any(|&role| peer.may(role, self.world));
-        if allowed { Ok(()) } else { Err(format!("{peer} may not do this in world {}", self.world)) }
+        self.orders.order(repeatable, |now_ms| encode_entry(now_ms, body.clone())).await
     }
 
     async fn token_verifier(&self) -> Result<Option<&TokenVerifier>, ReadError> {
@@ -158,21 +86,21 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
             let (code, leader) = error.reply();
             SignInReply { code: code as u32, reason: error.to_string(), answer: None, leader }
         };
-        if let Err(reason) = self.peer_may(peer, &[Role::Edge, Role::Shard]) {
+        if let Err(reason) = self.orders.peer_may(peer, &[Role::Edge, Role::Shard]) {
             return refused(Code::Forbidden, reason);
         }
-        if let Err(error) = self.leading() {
+        if let Err(error) = self.orders.leading() {
             return failed(&error);
         }
-        let Ok(_call) = self.calls.try_acquire() else {
-            return refused(Code::Unavailable, format!("{} calls are in flight", self.options.calls_in_flight));
+        let Some(_call) = self.orders.call() else {
+            return refused(Code::Unavailable, format!("{} calls are in flight", self.orders.options.calls_in_flight));
         };
         let verifier = match self.token_verifier().await {
             Ok(Some(verifier)) => verifier,
             Ok(None) => return refused(Code::Unavailable, format!("world {} has not begun", self.world)),
             Err(error) => return failed(&OrderError::Fault(error.to_string())),
         };
-        let token = match verifier.verify(&request.token, self.clock.wall_ms()) {
+        let token = match verifier.verify(&request.token, self.orders.clock.wall_ms()) {
             Ok(token) => token,
             Err(bad) => return refused(Code::BadToken, bad.to_string()),
         };
@@ -202,13 +130,13 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
     /// which may be old: an older map has a lower epoch.
     pub async fn locate(&self, peer: &PeerIdentity, request: LocateRequest) -> LocateReply {
         let code = |code: Code, leader: u64| LocateReply { code: code as u32, leader, ..LocateReply::default() };
-        if self.peer_may(peer, &[Role::Edge, Role::Shard]).is_err() {
+        if self.orders.peer_may(peer, &[Role::Edge, Role::Shard]).is_err() {
             return code(Code::Forbidden, 0);
         }
-        let Ok(_call) = self.calls.try_acquire() else { return code(Code::Unavailable, 0) };
+        let Some(_call) = self.orders.call() else { return code(Code::Unavailable, 0) };
         if request.character != 0 {
-            let barrier = match self.leading() {
-                Ok(()) => self.group.read_barrier().await.map_err(|error| match error {
+            let barrier = match self.orders.leading() {
+                Ok(()) => self.orders.group.read_barrier().await.map_err(|error| match error {
                     ProposeError::NotLeader { leader, .. } => OrderError::NotLeader { leader },
                     ProposeError::Refused { reason, .. } | ProposeError::Unknown { reason, .. } => OrderError::Busy(reason),
                     ProposeError::Fault { reason, .. } => OrderError::Fault(reason),
@@ -230,7 +158,7 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
     }
 
     async fn read_location(&self, character: CharacterId) -> Result<LocateReply, ReadError> {
-        let leader = self.group.leader().map_or(0, |l| l.0);
+        let leader = self.orders.group.leader().map_or(0, |l| l.0);
         let Some(world) = self.view.world().await? else {
             return Ok(LocateReply { code: Code::Unavailable as u32, leader, ..LocateReply::default() });
         };
@@ -248,19 +176,19 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
     /// Gives a node the incarnation of its data folder. A node speaks for itself alone.
     pub async fn register(&self, peer: &PeerIdentity, request: RegisterRequest) -> RegisterReply {
         let refused = |code: Code, reason: String, leader| RegisterReply { code: code as u32, incarnation: 0, leader, reason };
-        if let Err(reason) = self.peer_may(peer, &[Role::Shard]) {
+        if let Err(reason) = self.orders.peer_may(peer, &[Role::Shard]) {
             return refused(Code::Forbidden, reason, 0);
         }
         let Some(node) = request.node else { return refused(Code::Malformed, "no node".into(), 0) };
         if node.node != peer.node.0 {
             return refused(Code::Forbidden, format!("{peer} registers node {}", node.node), 0);
         }
-        if let Err(error) = self.leading() {
+        if let Err(error) = self.orders.leading() {
             let (code, leader) = error.reply();
             return refused(code, error.to_string(), leader);
         }
-        let Ok(_call) = self.calls.try_acquire() else {
-            return refused(Code::Unavailable, format!("{} calls are in flight", self.options.calls_in_flight), 0);
+        let Some(_call) = self.orders.call() else {
+            return refused(Code::Unavailable, format!("{} calls are in flight", self.orders.options.calls_in_flight), 0);
         };
         match self.order(Body::Node(node)).await {
             Ok(answer) => RegisterReply {
@@ -278,33 +206,46 @@ impl<G: DirectoryGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
 
     /// Takes messages of another group's channel: they are committed when this says so.
     pub async fn deliver(&self, peer: &PeerIdentity, request: DeliverRequest) -> DeliverAnswer {
-        let answer = |code: Code, taken_seq: u64, leader: u64| DeliverAnswer { code: code as u32, taken_seq, leader };
-        if self.peer_may(peer, &[Role::Shard]).is_err() || GroupId(request.to_group) != GroupId::directory(self.world) {
-            return answer(Code::Forbidden, 0, 0);
-        }
-        let sizes: Vec<_> = request.messages.iter().map(Message::encoded_len).collect();
-        let too_large = sizes.len() > CHANNEL_MESSAGES_MAX
-            || sizes.iter().any(|&size| size > CHANNEL_MESSAGE_MAX_BYTES)
-            || sizes.iter().sum::<usize>() > LOG_ENTRY_MAX_BYTES / 2;
-        if too_large {
-            return answer(Code::TooLarge, 0, 0);
-        }
-        if let Err(error) = self.leading() {
-            let (code, leader) = error.reply();
-            return answer(code, 0, leader);
-        }
-        let Ok(_call) = self.calls.try_acquire() else { return answer(Code::Unavailable, 0, 0) };
-        match self.order(Body::Messages(ChannelMessages { messages: request.messages })).await {
-            Ok(taken) => {
-                if taken.code != 0 {
-                    tracing::warn!(world = %self.world, code = taken.code, reason = %taken.reason, "messages are not taken");
-                }
-                DeliverAnswer { code: taken.code, taken_seq: taken.taken_seq, leader: 0 }
-            }
-            Err(error) => {
-                let (code, leader) = error.reply();
-                answer(code, 0, leader)
-            }
-        }
+        let commit = async |messages| {
+            let taken = self.order(Body::Messages(messages)).await?;
+            Ok(Taken { code: taken.code, reason: taken.reason, seq: taken.taken_seq, cut: taken.cut })
+        };
+        self.orders.deliver(peer, request, commit).await
+    }
+
+    /// Takes a cut, or (0) the next one; the reply names the highest that has been taken. Leaders only.
+    pub async fn take_cut(&self, number: CutNumber) -> TakeCutReply {
+        let order = Body::Cut(Cut { number: number.0, now_ms: 0 });
+        let taken = self.order(order).await.map(|answer| (answer.code, answer.reason, answer.cut));
+        cut_reply(self.view.records(), taken).await
+    }
+
+    /// What stood at a cut, or (0) stands now. The characters are not in the directory: they are those that it had been told the
+    /// place of by then, and that must be somewhere.
+    pub async fn inspect(&self, cut: CutNumber) -> InspectReply {
+        inspect::directory(self.orders.id, self.view.records(), cut).await
+    }
+}
+
+impl<G: KeyedGroup, K: KeyedStore, C: Clock> KeyedService for DirectoryService<G, K, C> {
+    type Store = K;
+
+    fn records(&self) -> &Records<K> {
+        self.view.records()
+    }
+
+    async fn acknowledge(&self, ack: ChannelAck) -> Result<Result<(), String>, OrderError> {
+        let answer = self.order(Body::Ack(ack)).await?;
+        Ok(if answer.code == 0 { Ok(()) } else { Err(answer.reason) })
+    }
+}
+
+impl<G: KeyedGroup, K: KeyedStore, C: Clock> Audited for DirectoryService<G, K, C> {
+    fn take_cut(&self, number: CutNumber) -> BoxFuture<'_, TakeCutReply> {
+        Box::pin(Self::take_cut(self, number))
+    }
+
+    fn inspect(&self, cut: CutNumber) -> BoxFuture<'_, InspectReply> {
+        Box::pin(Self::inspect(self, cut))
     }
 }

@@ -1,4 +1,4 @@
-//! A directory's state on its way to another replica.
+//! A keyed group's state on its way to another replica.
 //!
 //! A stream of frames, cut into chunks without regard to their borders:
 //!
@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use marchland_raft::{BoxFuture, MachineFault, SnapshotBody};
-use marchland_router_core::{DIRECTORY_FORMAT, Key};
+use marchland_router_core::{KEYED_FORMAT, Key};
 use marchland_storage::keyed::{KeyedError, KeyedSnapshot};
 use marchland_types::GroupId;
 use marchland_types::limits::SNAPSHOT_CHUNK_BYTES;
@@ -55,7 +55,7 @@ impl Outgoing {
         let mut buffer = BytesMut::new();
         let mut begin = vec![BEGIN];
         begin.put_slice(MAGIC);
-        begin.put_u32_le(DIRECTORY_FORMAT);
+        begin.put_u32_le(KEYED_FORMAT);
         begin.put_u64_le(group.0);
         put_frame(&mut buffer, &begin);
         Self { group, view: Mutex::new(view), buffer, pairs: 0, ended: false, _turn: turn }
@@ -174,11 +174,11 @@ impl Incoming {
         match (kind, self.begun) {
             (BEGIN, false) => {
                 if payload.len() != MAGIC.len() + 12 || payload.split_to(MAGIC.len()) != MAGIC[..] {
-                    return Err(bad("is no directory's"));
+                    return Err(bad("is no keyed group's"));
                 }
                 let format = payload.get_u32_le();
-                if format == 0 || format > DIRECTORY_FORMAT {
-                    return Err(bad(&format!("has format {format}, this build knows up to {DIRECTORY_FORMAT}")));
+                if format == 0 || format > KEYED_FORMAT {
+                    return Err(bad(&format!("has format {format}, this build knows up to {KEYED_FORMAT}")));
                 }
                 let group = GroupId(payload.get_u64_le());
                 if group != self.group {

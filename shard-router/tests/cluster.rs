@@ -166,7 +166,7 @@ async fn sign_ins_survive_the_power_losses_of_their_leaders() {
     let refused = client.sign_in(sign_in_request("berta", "ANN", 1), within).await.unwrap_err();
     assert!(matches!(refused, DirectoryError::Refused { code: Code::NameTaken, .. }), "{refused}");
     let map = client.map(within).await.unwrap();
-    assert_eq!((map.map.len(), map.plans.len()), (2, 2));
+    assert_eq!((map.map.len(), map.plans.len()), (2, 3));
     agree(&nodes).await;
     let record = nodes[&n].directory.view().character(CharacterId(character)).await.unwrap().unwrap();
     assert_eq!((record.epoch, record.name.as_str()), (30, "Ann"));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use marchland_proto::storage::DirectoryApplied;
 use marchland_raft::{Applied, Machine, Payload, Snapshot, SnapshotBody};
 use marchland_router::core::{Key, check};
-use marchland_router::{DirectoryMachine, Registry};
+use marchland_router::{KeyedMachine, Registry};
 use marchland_storage::disk::SimDisk;
 use marchland_storage::keyed::{Batch, KeyedStore};
 use marchland_types::GroupId;
@@ -15,7 +15,7 @@ use prost::Message;
 use support::*;
 
 async fn open(disk: &SimDisk) -> TestMachine {
-    TestMachine::open(directory_group(), store(disk), Registry::default()).await.expect("the machine opens")
+    TestMachine::directory(directory_group(), store(disk), Registry::default()).await.expect("the machine opens")
 }
 
 /// A runtime of its own for each case.
@@ -27,7 +27,7 @@ fn run<F: Future>(test: F) -> F::Output {
 async fn undisturbed(log: &[Payload]) -> (std::collections::BTreeMap<Bytes, Bytes>, Vec<Bytes>) {
     let disk = SimDisk::new(1);
     let store = store(&disk);
-    let machine = TestMachine::open(directory_group(), store.clone(), Registry::default()).await.unwrap();
+    let machine = TestMachine::directory(directory_group(), store.clone(), Registry::default()).await.unwrap();
     let mut answers = Vec::new();
     for entry in entries(log, 0) {
         answers.extend(machine.apply(vec![entry]).await.unwrap());
@@ -176,7 +176,7 @@ async fn snapshots_of_another_group_or_with_more_behind_their_end_are_refused() 
     assert!(body.next().await.unwrap().is_none());
     let disk = SimDisk::new(2);
     let other = GroupId::directory(2.into());
-    let machine = TestMachine::open(other, store(&disk), Registry::default()).await.unwrap();
+    let machine = TestMachine::directory(other, store(&disk), Registry::default()).await.unwrap();
     let refused = install(&machine, &applied, &bytes, 1000).await.unwrap_err();
     assert!(refused.reason.contains("snapshot is of directory(1,1)"), "{refused}");
     let machine = open(&disk).await;
@@ -217,7 +217,8 @@ async fn newer_formats_damage_and_repeated_entries_stop_the_replica() {
     let newer = DirectoryApplied { format: 2, ..DirectoryApplied::default() }.encode_to_vec();
     for (bytes, expected) in [(newer, "format 2"), (vec![0xff; 5], "damaged")] {
         store.apply(Batch { writes: vec![(Key::Applied.encode(), Some(bytes.into()))] }).await.unwrap();
-        let refused = DirectoryMachine::open(directory_group(), store.clone(), Registry::default()).await.err().expect("refused");
+        let refused =
+            KeyedMachine::directory(directory_group(), store.clone(), Registry::default()).await.err().expect("refused");
         assert!(refused.reason.contains(expected), "{refused}");
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use marchland_proto::cluster::{DeliverAnswer, DeliverRequest};
 use marchland_proto::codes::Code;
 use marchland_proto::net::Role as PeerRole;
-use marchland_proto::storage::ChannelMessage;
+use marchland_proto::storage::{ChannelAck, ChannelMessage};
 use marchland_raft::{Machine, Role};
-use marchland_router::{ChannelPump, Deliver, DeliverError, DirectoryOptions, DirectoryOutbox, Outbox, OutboxError, PumpOptions};
+use marchland_router::{ChannelPump, Deliver, DeliverError, DirectoryOptions, KeyedOutbox, Outbox, OutboxError, PumpOptions};
 use marchland_types::{GroupId, Term};
 use proptest::prelude::*;
 use support::*;
@@ -49,7 +49,8 @@ impl Outbox for FakeOutbox {
         Ok(self.channels.lock().unwrap()[&to].iter().take(limit).cloned().collect())
     }
 
-    async fn acked(&self, to: GroupId, seq: u64) -> Result<(), OutboxError> {
+    async fn acked(&self, ack: ChannelAck) -> Result<(), OutboxError> {
+        let (to, seq) = (GroupId(ack.from_group), ack.seq);
         match self.faults.lock().unwrap().pop().unwrap_or(0) % 4 {
             0 | 1 => self.channels.lock().unwrap().get_mut(&to).unwrap().retain(|m| m.seq > seq),
             // Proposed, and lost with the leader.
@@ -92,10 +93,11 @@ impl Deliver for FakeReceiver {
                 break;
             }
         }
-        let answer = DeliverAnswer { code: code as u32, taken_seq: taken.last().copied().unwrap_or(0), leader: 0 };
+        let answer =
+            DeliverAnswer { code: code as u32, taken_seq: taken.last().copied().unwrap_or(0), ..DeliverAnswer::default() };
         match fault {
             3 => failed("taken, but the answer was lost"),
-            4 => Ok(DeliverAnswer { code: Code::Unavailable as u32, taken_seq: 0, leader: 0 }),
+            4 => Ok(DeliverAnswer { code: Code::Unavailable as u32, ..DeliverAnswer::default() }),
             _ => Ok(answer),
         }
     }
@@ -222,7 +224,7 @@ async fn a_receiver_that_forgot_is_waited_for_and_not_fed_with_gaps() {
 async fn a_directory_delivers_its_admits() {
     let rig = Rig::begun(DirectoryOptions { order_ms: 60, busy_ms: 20, retry_ms: 1, ..DirectoryOptions::default() }).await;
     let receiver = Arc::new(FakeReceiver { taken: Mutex::default(), faults: Mutex::new(vec![3, 1, 4, 3]) });
-    let outbox = Arc::new(DirectoryOutbox::new(rig.service.clone(), rig.machine.posted()));
+    let outbox = Arc::new(KeyedOutbox::new(rig.service.clone(), rig.machine.posted()));
     let pump = ChannelPump::new(directory_group(), outbox, receiver.clone(), quick());
     let roles = rig.machine.roles();
     let task = tokio::spawn(async move { pump.run(roles).await });
@@ -234,7 +236,7 @@ async fn a_directory_delivers_its_admits() {
         assert_eq!(reply.answer.unwrap().epoch, request);
     }
     for _ in 0..2_000 {
-        let channel = rig.service.view().channel(region(1)).await.unwrap().unwrap();
+        let channel = rig.service.view().records().channel(region(1)).await.unwrap().unwrap();
         if (channel.posted_seq, channel.acked_seq) == (10, 10) {
             assert_eq!(receiver.taken.lock().unwrap()[&region(1)], (1..=10).collect::<Vec<_>>());
             rig.machine.role(Role::Stopped);

@@ -35,7 +35,7 @@ async fn a_sign_in_whose_answer_was_not_heard_takes_effect_once() {
         let answer = reply.answer.expect("signed in");
         assert_eq!((code(reply.code), answer.epoch, answer.group), (Code::Ok, request, region(1).0));
     }
-    assert_eq!(rig.service.view().posted(region(1), 100).await.unwrap().len(), 3);
+    assert_eq!(rig.service.view().records().posted(region(1), 100).await.unwrap().len(), 3);
     let named = rig.service.view().character_named("ann").await.unwrap().unwrap();
     assert_eq!((named.epoch, named.account.as_str()), (3, "anna"));
 }
@@ -113,7 +113,7 @@ async fn followers_name_the_leader_and_answer_only_for_the_map() {
     let reply = rig.service.register(&edge, RegisterRequest { world: WORLD.0, node }).await;
     assert_eq!((code(reply.code), reply.leader), (Code::NotLeader, replica(3).0));
     let map = locate(0).await;
-    assert_eq!((code(map.code), map.map.len(), map.plans.len(), map.map_epoch), (Code::Ok, 2, 2, 1));
+    assert_eq!((code(map.code), map.map.len(), map.plans.len(), map.map_epoch), (Code::Ok, 2, 3, 1));
     assert_eq!(rig.group.proposals.load(Ordering::Relaxed), proposals);
 }
 
@@ -174,7 +174,26 @@ async fn a_cut_without_a_number_is_not_repeated() {
     rig.group.then([Outcome::CommitUnheard]);
     assert!(matches!(rig.service.order(Body::Cut(Cut::default())).await, Err(OrderError::Unknown(_))));
     assert_eq!(rig.service.order(Body::Cut(Cut { number: 1, now_ms: 0 })).await.unwrap().cut, 1);
-    assert!(rig.service.view().cut(1.into()).await.unwrap().is_some());
+    assert!(rig.service.view().records().cut(1.into()).await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_cut_of_the_directory_names_those_who_must_be_somewhere() {
+    let rig = Rig::begun(quick()).await;
+    for n in 1..=3 {
+        assert_eq!(rig.service.order(sign_in_order("anna", &format!("n{n}"), n)).await.unwrap().code, 0);
+    }
+    let place = |seq, character| location(1, seq, character, 1);
+    assert_eq!(rig.service.order(place(1, 2)).await.unwrap().taken_seq, 1);
+    let taken = rig.service.take_cut(5.into()).await;
+    assert_eq!((taken.code, taken.number), (0, 5));
+    assert_eq!(rig.service.order(place(2, 1)).await.unwrap().taken_seq, 2);
+    let at = rig.service.inspect(5.into()).await;
+    assert_eq!((at.code, at.index, &at.characters[..], at.items.len()), (0, taken.index, &[2][..], 0));
+    assert_eq!(at.taken.iter().map(|t| (t.from_group, t.seq)).collect::<Vec<_>>(), [(region(1).0, 1)]);
+    assert_eq!(rig.service.inspect(0.into()).await.characters, [1, 2]);
+    assert_eq!(rig.service.inspect(6.into()).await.code, 2, "not taken yet");
+    assert_eq!(rig.service.inspect(4.into()).await.code, 3, "passed over");
 }
 
 #[tokio::test]

@@ -205,6 +205,18 @@ impl GroupId {
         Self::new(GroupKind::Region, world, region.0)
     }
 
+    /// Vault `k` of `world`, from 1.
+    #[must_use]
+    pub const fn vault(world: WorldId, k: u32) -> Self {
+        Self::new(GroupKind::Vault, world, k)
+    }
+
+    /// The realm. It belongs to no world.
+    #[must_use]
+    pub const fn realm() -> Self {
+        Self::new(GroupKind::Realm, WorldId(0), 1)
+    }
+
     /// The kind, or `None` for an id that this build does not know.
     #[must_use]
     pub const fn kind(self) -> Option<GroupKind> {
@@ -231,6 +243,21 @@ impl fmt::Display for GroupId {
             None => write!(f, "group({:#x})", self.0),
         }
     }
+}
+
+/// The vault that keeps a character while it is logged out, in a world with `vaults` of them; 0 counts as 1.
+///
+/// Vault `1 + mix(character) % vaults`, where `mix` is the output function of SplitMix64 (Steele, Lea, Flood: "Fast splittable
+/// pseudorandom number generators", 2014, as in `java.util.SplittableRandom`). Ids that follow one another spread evenly. Where
+/// characters are kept depends on it: it never changes.
+#[must_use]
+pub const fn vault_of(world: WorldId, vaults: u32, character: CharacterId) -> GroupId {
+    let mut mixed = character.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    let vaults = if vaults == 0 { 1 } else { vaults };
+    GroupId::vault(world, 1 + (mixed % vaults as u64) as u32)
 }
 
 /// A position in a raft log: which entry, and the term it was proposed in.
@@ -292,6 +319,20 @@ mod tests {
         for cell in [CellId { x: -1, z: 3 }, CellId { x: i16::MIN, z: i16::MAX }] {
             assert_eq!(CellId::unpack(cell.pack()), cell);
         }
+    }
+
+    #[test]
+    fn vaults_of_characters_never_change_and_are_evenly_filled() {
+        let world = WorldId(3);
+        let vault = |character| vault_of(world, 4, CharacterId(character)).serial();
+        // SplitMix64 with the seed 0 gives 0xe220a8397b1dcdaf first.
+        assert_eq!(vault_of(world, u32::MAX, CharacterId(0)).serial() as u64, 1 + 0xe220_a839_7b1d_cdaf % u64::from(u32::MAX));
+        assert_eq!([1, 2, 3, 4, 5, 1_000_000].map(vault), [2, 3, 2, 3, 3, 4]);
+        let mut filled = [0u32; 4];
+        (1..=40_000).for_each(|character| filled[vault(character) as usize - 1] += 1);
+        assert!(filled.iter().all(|n| (9_600..10_400).contains(n)), "{filled:?}");
+        assert_eq!(vault_of(world, 0, CharacterId(9)), GroupId::vault(world, 1));
+        assert_eq!((GroupId::realm().kind(), GroupId::realm().world()), (Some(GroupKind::Realm), WorldId(0)));
     }
 
     #[test]

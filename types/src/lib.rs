@@ -12,5 +12,5 @@ pub mod seam;
 
 pub use ids::{
     AttachNumber, CellId, CharacterId, CommandSeq, CutNumber, EntityId, GroupId, GroupKind, Incarnation, ItemId, LogIndex,
-    MapEpoch, MoveNumber, NodeId, Position, RegionId, ReplicaId, ReplySeq, SessionEpoch, Term, Tick, WorldId,
+    MapEpoch, MoveNumber, NodeId, Position, RegionId, ReplicaId, ReplySeq, SessionEpoch, Term, Tick, WorldId, vault_of,
 };

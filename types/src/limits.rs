@@ -66,6 +66,8 @@ pub const INPUTS_PER_TICK_MAX: usize = 65_536;
 pub const LOG_ENTRY_MAX_BYTES: usize = 8 * 1024 * 1024;
 /// One message between groups. A character with all that belongs to it, kept replies included, fits in one.
 pub const CHANNEL_MESSAGE_MAX_BYTES: usize = 256 * 1024;
+/// What a character takes into its vault and out again, with 10 bytes for each item: a value of the keyed store, in few pieces.
+pub const CARRIED_MAX_BYTES: usize = 64 * 1024 - 512;
 /// Messages that an outbox holds for one receiver. When it is full, the sender refuses or closes the border.
 pub const CHANNEL_MESSAGES_MAX: usize = 1024;
 /// One gRPC message of the cluster, in bytes.
@@ -87,5 +89,6 @@ const _: () = assert!(INPUTS_PER_MESSAGE_MAX <= UNACKED_COMMANDS_MAX);
 const _: () = assert!(INPUT_MAX_MS as u64 >= TICK_MS, "a client that sends once a tick can cover it");
 const _: () = assert!(HELLO_DEADLINE_MS < IDLE_TIMEOUT_MS && JOIN_DEADLINE_MS < IDLE_TIMEOUT_MS);
 const _: () = assert!(CHANNEL_MESSAGE_MAX_BYTES <= LOG_ENTRY_MAX_BYTES);
+const _: () = assert!(CARRIED_MAX_BYTES * 2 <= CHANNEL_MESSAGE_MAX_BYTES);
 const _: () = assert!(KEPT_REPLIES_MAX_BYTES * 2 <= CHANNEL_MESSAGE_MAX_BYTES, "a session crosses a border");
 const _: () = assert!(SESSIONS_PER_REGION_MAX * 8 <= INPUTS_PER_TICK_MAX);

@@ -316,7 +316,7 @@ fn a_region_sleeps_only_when_nobody_needs_it() {
     assert!(matches!(sleep(&mut play, u64::MAX), Applied::StaysAwake(marchland_region_core::Awake::Messages)));
     let directory = marchland_types::GroupId::directory(marchland_region_core::testing::WORLD);
     let last = play.region.outbox().map(|(_, messages)| messages.map(|message| message.seq).max().unwrap()).max().unwrap();
-    play.script.pending().acks.push(marchland_proto::storage::ChannelAck { from_group: directory.0, seq: last });
+    play.script.pending().acks.push(marchland_proto::storage::ChannelAck { from_group: directory.0, seq: last, cut: 0 });
     let effects = play.tick();
     assert!(effects.outbox_changed);
     for _ in 0..40 {

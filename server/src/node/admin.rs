@@ -15,7 +15,7 @@ use marchland_proto::storage::{Cut, RegionEntry, region_entry};
 use marchland_raft::{Group, ProposeError, RaftNode, Role, Standing};
 use marchland_region::RegionPort;
 use marchland_region_core::{ENTRY_FORMAT, skip_entry};
-use marchland_router::Registry;
+use marchland_router::{Audited, Registry};
 use marchland_router_core::{SignInToken, TokenSigner};
 use marchland_types::seam::Clock;
 use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, WorldId};
@@ -50,6 +50,8 @@ struct Groups {
     /// Those that belong on it, open at the moment or not.
     ids: Vec<GroupId>,
     regions: BTreeMap<GroupId, Arc<dyn RegionPort>>,
+    /// Directory and vaults.
+    keyed: BTreeMap<GroupId, Arc<dyn Audited>>,
     /// What the directory's replica here knows of nodes.
     registry: Registry,
 }
@@ -85,9 +87,10 @@ impl<C: Clock> NodeAdmin<C> {
         raft: RaftNode,
         ids: Vec<GroupId>,
         regions: BTreeMap<GroupId, Arc<dyn RegionPort>>,
+        keyed: BTreeMap<GroupId, Arc<dyn Audited>>,
         registry: Registry,
     ) {
-        let _ = self.groups.set(Groups { raft, ids, regions, registry });
+        let _ = self.groups.set(Groups { raft, ids, regions, keyed, registry });
     }
 
     /// Where found rot is counted.
@@ -108,6 +111,11 @@ impl<C: Clock> NodeAdmin<C> {
     fn region(&self, group: GroupId) -> Option<(Group, &Arc<dyn RegionPort>)> {
         let Groups { raft, regions, .. } = self.groups.get()?;
         Some((raft.group(group)?, regions.get(&group)?))
+    }
+
+    /// A directory or a vault.
+    fn keyed(&self, group: GroupId) -> Option<&Arc<dyn Audited>> {
+        self.groups.get()?.keyed.get(&group)
     }
 
     fn group_status(&self, id: GroupId, groups: &Groups) -> WireStatus {
@@ -196,6 +204,9 @@ impl<C: Clock> NodeAdmin<C> {
             reason,
             ..TakeCutReply::default()
         };
+        if let Some(keyed) = self.keyed(group) {
+            return keyed.take_cut(number).await;
+        }
         let Some((raft, region)) = self.region(group) else {
             return refuse(Code::NotLeader, 0, format!("no replica of {group} is here"));
         };
@@ -246,6 +257,9 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
 
     fn inspect(&self, group: GroupId, cut: CutNumber) -> Answer<'_, InspectReply> {
         Box::pin(async move {
+            if let Some(keyed) = self.keyed(group) {
+                return keyed.inspect(cut).await;
+            }
             match self.region(group) {
                 Some((_, region)) => region.clone().inspect(cut).await,
                 None => InspectReply {
@@ -276,7 +290,7 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
     }
 
     fn ready(&self) -> Result<(), String> {
-        let Some(Groups { raft, ids, regions, registry }) = self.groups.get() else {
+        let Some(Groups { raft, ids, regions, registry, .. }) = self.groups.get() else {
             // A node without replicas is ready when it takes clients.
             return self.edge.get().map(drop).ok_or_else(|| "groups are being opened".to_owned());
         };

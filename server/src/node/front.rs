@@ -17,14 +17,14 @@ use marchland_proto::cluster::{
     SnapshotChunk, SnapshotRequest,
 };
 use marchland_proto::codes::Code;
-use marchland_proto::net::peer_of;
+use marchland_proto::net::{PeerIdentity, peer_of};
 use marchland_raft::{Group, RaftService};
 use marchland_region::RegionsService;
-use marchland_router::Directories;
+use marchland_router::{Directories, Vaults};
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 use marchland_types::seam::Clock;
-use marchland_types::{GroupId, WorldId};
+use marchland_types::{GroupId, GroupKind, WorldId};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Raft's service, once there is one.
@@ -73,25 +73,39 @@ impl RaftTransport for RaftSlot {
     }
 }
 
-/// The directories of this node, with an answer for those who ask before the world is made.
+/// The directories and vaults of this node, with an answer for those who ask before the world is made.
 pub(super) struct Front<K, C> {
     directories: Directories<Group, K, C>,
+    vaults: Vaults<Group, K, C>,
 }
 
 impl<K, C> Clone for Front<K, C> {
     fn clone(&self) -> Self {
-        Self { directories: self.directories.clone() }
+        Self { directories: self.directories.clone(), vaults: self.vaults.clone() }
     }
 }
 
 impl<K: KeyedStore, C: Clock> Front<K, C> {
     pub(super) fn new() -> Self {
-        Self { directories: Directories::default() }
+        Self { directories: Directories::default(), vaults: Vaults::default() }
     }
 
     /// Where directories are put when they are open.
     pub(super) fn directories(&self) -> &Directories<Group, K, C> {
         &self.directories
+    }
+
+    /// Where vaults are put when they are open.
+    pub(super) fn vaults(&self) -> &Vaults<Group, K, C> {
+        &self.vaults
+    }
+
+    /// Takes messages for a directory or a vault of this node; `None` when they are for none.
+    async fn deliver(&self, peer: &PeerIdentity, message: DeliverRequest) -> Option<DeliverAnswer> {
+        match GroupId(message.to_group).kind() {
+            Some(GroupKind::Vault) => self.vaults.deliver(peer, message).await,
+            _ => self.directories.deliver(peer, message).await,
+        }
     }
 
     /// Whether this replica knows that the world was made.
@@ -125,7 +139,7 @@ impl<K: KeyedStore, C: Clock> Directory for Front<K, C> {
     }
 }
 
-/// The regions of this node; messages for a directory come by the same call and go there.
+/// The regions of this node; messages for a directory or a vault come by the same call and go there.
 pub(super) struct FrontRegions<K, C> {
     regions: RegionsService,
     front: Front<K, C>,
@@ -158,7 +172,7 @@ impl<K: KeyedStore, C: Clock> Regions for FrontRegions<K, C> {
             let peer = peer_of(&request)?.clone();
             let message = request.into_inner();
             let group = GroupId(message.to_group);
-            return match self.front.directories.deliver(&peer, message).await {
+            return match self.front.deliver(&peer, message).await {
                 Some(answer) => Ok(Response::new(answer)),
                 None => Err(Status::not_found(format!("no replica of {group} is here"))),
             };

@@ -1,4 +1,4 @@
-//! Opens a node's groups: the directory's, and one for every region of the world.
+//! Opens a node's groups: the directory's, those of the vaults, and one for every region of the world.
 //!
 //! All regions share the game, its parameters and the ground that these describe; each knows the map around itself.
 
@@ -11,10 +11,11 @@ use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
 use marchland_raft::{Group, RaftNode};
 use marchland_region::{GhostPosts, RegionMachine, RegionMachineOptions, RegionPort, RegionsService};
 use marchland_region_core::{Game, Ground};
-use marchland_router::{Directory, DirectoryOptions, PeerDelivery, Peers, PumpOptions, Registry};
+use marchland_router::{Audited, Directory, DirectoryOptions, PeerDelivery, Peers, PumpOptions, Registry, Vault};
 use marchland_router_core::{MapRegion, RegionMap, grid};
 use marchland_storage::checkpoint::Checkpoints;
 use marchland_storage::folder::DataFolder;
+use marchland_storage::keyed::KeyedNode;
 use marchland_types::{GroupId, Incarnation, MapEpoch, ReplicaId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -30,6 +31,8 @@ use crate::served::Served;
 
 /// Regions that are restored at a time: enough to keep disk and processors busy.
 const OPENED_AT_ONCE: usize = 16;
+/// Vaults of a new world.
+const VAULTS: u32 = 4;
 /// Regions know their neighbours within this, in metres: further than an entity stays with its region, or is shown across a border.
 const NEIGHBOURS_WITHIN_M: f32 = 64.0;
 
@@ -65,7 +68,8 @@ impl<S: Seams> Opening<'_, S> {
         let map = WorldMap::of(settings, &served)?;
 
         let directory_id = GroupId::directory(world);
-        let store = seams.open_keyed(&folder.keyed_dir(), directory_id, settings.keyed_cache_bytes).await?;
+        let keyed = seams.open_keyed(&folder.keyed_dir(), settings.keyed_cache_bytes).await?;
+        let store = keyed.namespace(directory_id);
         let directory =
             Directory::open(raft, world, store, (seams.clock(), (*registry).clone()), &replicas, DirectoryOptions::default())
                 .await?;
@@ -76,6 +80,21 @@ impl<S: Seams> Opening<'_, S> {
             directory.group().initialize(&voters).await?;
         } else {
             tracing::warn!(replica = %raft.replica(), "not a founding replica: waits to be a member of its groups");
+        }
+
+        let mut audited: BTreeMap<GroupId, Arc<dyn Audited>> = BTreeMap::new();
+        audited.insert(directory_id, directory.service());
+        let mut vaults = Vec::new();
+        for k in 1..=VAULTS {
+            let id = GroupId::vault(world, k);
+            let options = DirectoryOptions::default();
+            let vault = Vault::open(raft, (world, k), keyed.namespace(id), seams.clock(), &replicas, options).await?;
+            if founds {
+                vault.group().initialize(&voters).await?;
+            }
+            front.vaults().insert(vault.service());
+            audited.insert(id, vault.service());
+            vaults.push(vault);
         }
 
         let opened: Vec<(Arc<Machine<G, S>>, Group)> = futures::stream::iter(map.regions.regions())
@@ -92,7 +111,7 @@ impl<S: Seams> Opening<'_, S> {
         }
 
         front.directories().insert(directory.service());
-        let groups: Vec<GroupId> = [directory_id].into_iter().chain(ports.keys().copied()).collect();
+        let groups: Vec<GroupId> = audited.keys().chain(ports.keys()).copied().collect();
         let plan = |group: &GroupId| GroupPlan { group: group.0, replicas: voters.iter().map(|r| r.0).collect() };
         let directory_genesis = DirectoryGenesis {
             world: world.0,
@@ -101,12 +120,16 @@ impl<S: Seams> Opening<'_, S> {
             plans: groups.iter().map(plan).collect(),
             map: map.list,
             token_key: Bytes::copy_from_slice(&settings.token_key),
+            vaults: VAULTS,
         };
         tasks.spawn(birth::found(directory.service(), directory_genesis, self.fatal.clone()));
         let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
         let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members.clone()));
         tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
-        source.set_groups((*raft).clone(), groups, ports, (*registry).clone());
+        for vault in vaults {
+            tasks.spawn(vault.pump(delivery.clone(), PumpOptions::default()));
+        }
+        source.set_groups((*raft).clone(), groups, ports, audited, (*registry).clone());
         let members: Arc<BTreeMap<_, _>> = Arc::new(members.into_iter().collect());
         for (machine, group) in opened {
             let keeper = Keeper {
@@ -180,6 +203,7 @@ impl WorldMap {
             parameters: served.parameters.clone(),
             map: std::iter::once(region).chain(near).map(neighbour).collect(),
             map_epoch: self.regions.epoch().0,
+            vaults: VAULTS,
         }
     }
 }

@@ -36,9 +36,9 @@ impl Outbox for RegionOutbox {
         Ok(outbox.into_iter().find(|(receiver, _)| *receiver == to).map(|(_, messages)| messages).unwrap_or_default())
     }
 
-    async fn acked(&self, to: GroupId, seq: u64) -> Result<(), OutboxError> {
+    async fn acked(&self, ack: ChannelAck) -> Result<(), OutboxError> {
         // Goes into the next tick. Should that be lost, the pump is told again.
-        self.region.clone().acked(ChannelAck { from_group: to.0, seq });
+        self.region.clone().acked(ack);
         Ok(())
     }
 }

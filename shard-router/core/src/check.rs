@@ -1,20 +1,22 @@
-//! What always holds of a directory's state, checked over all of it: in tests, in simulation, and by `verify`.
+//! What always holds of the state of a directory or a vault, checked over all of it: in tests and in simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use marchland_proto::storage::{
     ChannelMessage, DirectoryAccount, DirectoryChannel, DirectoryChannelList, DirectoryCharacter, DirectoryCounters,
-    DirectoryFolder, DirectoryNode, DirectoryRequest,
+    DirectoryFolder, DirectoryNode, DirectoryRequest, VaultCharacter, VaultStub,
 };
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
 use marchland_types::{CharacterId, GroupId, NodeId};
 use prost::Message;
 
 use crate::accounts::CHARACTERS_PER_ACCOUNT_MAX;
-use crate::apply::{REQUESTS_KEPT, SET_ASIDE_MAX};
+use crate::directory::REQUESTS_KEPT;
+use crate::group::inbox::SET_ASIDE_MAX;
 use crate::keys::{BadKey, Key, RequestDigest};
 use crate::records::record_hash;
+use crate::vault::UNDO_MAX;
 
 /// What does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,10 +40,20 @@ macro_rules! hold {
     };
 }
 
+/// The records that every keyed group has.
 #[derive(Default)]
-struct State {
+struct Common {
     counters: DirectoryCounters,
     hash: u64,
+    listed: Vec<u64>,
+    channels: BTreeMap<u64, DirectoryChannel>,
+    posted: BTreeMap<(GroupId, u64), ChannelMessage>,
+    set_aside: u32,
+}
+
+/// The records of a directory alone.
+#[derive(Default)]
+struct State {
     characters: BTreeMap<u64, DirectoryCharacter>,
     names: BTreeMap<String, u64>,
     accounts: BTreeMap<String, DirectoryAccount>,
@@ -49,79 +61,130 @@ struct State {
     folders: BTreeMap<(NodeId, [u8; 16]), u32>,
     requests: BTreeMap<RequestDigest, u64>,
     orders: BTreeMap<u64, RequestDigest>,
-    listed: Vec<u64>,
-    channels: BTreeMap<u64, DirectoryChannel>,
-    posted: BTreeMap<(GroupId, u64), ChannelMessage>,
-    set_aside: u32,
+}
+
+/// The records of a vault alone.
+#[derive(Default)]
+struct Vault {
+    kept: BTreeMap<CharacterId, VaultCharacter>,
+    stubs: BTreeMap<CharacterId, VaultStub>,
+    undo: BTreeSet<u64>,
 }
 
 fn read<M: Message + Default>(key: &Key, value: &Bytes) -> Result<M, Violation> {
     M::decode(value.clone()).map_err(|_| Violation::Unreadable(key.clone()))
 }
 
-/// Checks a whole state, as pairs of key and value.
+/// Checks the whole state of a directory, as pairs of key and value.
 pub fn check(records: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<(), Violation> {
-    let state = collect(records)?;
-    names_and_accounts(&state)?;
+    let mut state = State::default();
+    let common = collect(records, |key, value| state.collect(key, value))?;
+    names_and_accounts(&state, &common.counters)?;
     nodes(&state)?;
-    requests(&state)?;
-    channels(&state)?;
-    let (found, expected) = (state.counters.state_hash, state.hash);
-    hold!(found == expected, "state hash is {found:016x}, the records' is {expected:016x}");
-    hold!(state.set_aside == state.counters.set_aside && state.set_aside <= SET_ASIDE_MAX, "{} set aside", state.set_aside);
+    requests(&state, &common.counters)?;
+    channels(&common)
+}
+
+/// Checks the whole state of a vault, as pairs of key and value.
+pub fn check_vault(records: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<(), Violation> {
+    let mut vault = Vault::default();
+    let common = collect(records, |key, value| vault.collect(key, value))?;
+    channels(&common)?;
+    let counters = &common.counters;
+    hold!(vault.kept.len() as u64 == counters.held, "{} characters are kept, {} are counted", vault.kept.len(), counters.held);
+    for (id, kept) in &vault.kept {
+        hold!(!vault.stubs.contains_key(id), "character {id} is kept and has a stub");
+        hold!(kept.move_number > 0, "character {id} came without a move");
+    }
+    for (id, stub) in &vault.stubs {
+        hold!(stub.group != 0 && stub.move_number > 0, "character {id} went nowhere");
+    }
+    let listed = counters.undo_begin..counters.undo_end;
+    hold!(vault.undo.iter().copied().eq(listed.clone()), "undo records are not {listed:?}");
+    hold!(vault.undo.len() as u64 <= UNDO_MAX, "{} undo records", vault.undo.len());
     Ok(())
 }
 
-fn collect(records: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<State, Violation> {
-    let mut state = State::default();
+/// Sorts records; `own` takes those of the group's kind, and says whether it did.
+fn collect(
+    records: impl IntoIterator<Item = (Bytes, Bytes)>,
+    mut own: impl FnMut(&Key, &Bytes) -> Result<bool, Violation>,
+) -> Result<Common, Violation> {
+    let mut state = Common::default();
     for (bytes, value) in records {
         let key = Key::decode(&bytes)?;
-        let unreadable = || Violation::Unreadable(key.clone());
         if !matches!(key, Key::Applied | Key::Counters) {
             state.hash = state.hash.wrapping_add(record_hash(&bytes, &value));
         }
         match &key {
-            Key::Applied | Key::World | Key::Plan(_) | Key::Cut(_) => {}
+            Key::Applied | Key::Cut(_) => {}
             Key::Counters => state.counters = read(&key, &value)?,
-            Key::Node(node) => drop(state.nodes.insert(*node, read(&key, &value)?)),
-            Key::Folder(node, folder) => {
-                let record: DirectoryFolder = read(&key, &value)?;
-                state.folders.insert((*node, *folder), record.incarnation);
-            }
-            Key::Character(id) => {
-                let record: DirectoryCharacter = read(&key, &value)?;
-                hold!(record.character == id.0, "character {id} is stored as {}", record.character);
-                state.characters.insert(id.0, record);
-            }
-            Key::Name(name) => {
-                let id = value[..].try_into().map_err(|_| unreadable())?;
-                state.names.insert(name.clone(), u64::from_be_bytes(id));
-            }
-            Key::Account(account) => drop(state.accounts.insert(account.clone(), read(&key, &value)?)),
-            Key::Request(digest) => {
-                let record: DirectoryRequest = read(&key, &value)?;
-                state.requests.insert(*digest, record.order);
-            }
-            Key::RequestOrder(order) => {
-                state.orders.insert(*order, value[..].try_into().map_err(|_| unreadable())?);
-            }
             Key::Channels => state.listed = read::<DirectoryChannelList>(&key, &value)?.groups,
             Key::Channel(group) => drop(state.channels.insert(group.0, read(&key, &value)?)),
             Key::Posted(group, seq) => drop(state.posted.insert((*group, *seq), read(&key, &value)?)),
             Key::SetAside(..) => state.set_aside += 1,
+            _ => hold!(own(&key, &value)?, "{key:?} is a record of another kind of group"),
         }
     }
     Ok(state)
 }
 
-fn names_and_accounts(state: &State) -> Result<(), Violation> {
+impl State {
+    fn collect(&mut self, key: &Key, value: &Bytes) -> Result<bool, Violation> {
+        let unreadable = || Violation::Unreadable(key.clone());
+        match key {
+            Key::World | Key::Plan(_) => {}
+            Key::Node(node) => drop(self.nodes.insert(*node, read(key, value)?)),
+            Key::Folder(node, folder) => {
+                let record: DirectoryFolder = read(key, value)?;
+                self.folders.insert((*node, *folder), record.incarnation);
+            }
+            Key::Character(id) => {
+                let record: DirectoryCharacter = read(key, value)?;
+                hold!(record.character == id.0, "character {id} is stored as {}", record.character);
+                self.characters.insert(id.0, record);
+            }
+            Key::Name(name) => {
+                let id = value[..].try_into().map_err(|_| unreadable())?;
+                self.names.insert(name.clone(), u64::from_be_bytes(id));
+            }
+            Key::Account(account) => drop(self.accounts.insert(account.clone(), read(key, value)?)),
+            Key::Request(digest) => {
+                let record: DirectoryRequest = read(key, value)?;
+                self.requests.insert(*digest, record.order);
+            }
+            Key::RequestOrder(order) => {
+                self.orders.insert(*order, value[..].try_into().map_err(|_| unreadable())?);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Vault {
+    fn collect(&mut self, key: &Key, value: &Bytes) -> Result<bool, Violation> {
+        match key {
+            Key::Kept(id) => drop(self.kept.insert(*id, read(key, value)?)),
+            Key::Stub(id) => drop(self.stubs.insert(*id, read(key, value)?)),
+            Key::Undo(number) => drop(self.undo.insert(*number)),
+            Key::Seeded(_) => hold!(value.len() == 4, "{key:?} has {} bytes", value.len()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn names_and_accounts(state: &State, counters: &DirectoryCounters) -> Result<(), Violation> {
     for (&id, character) in &state.characters {
-        hold!(id <= state.counters.last_character, "character {id} was never given out");
+        hold!(id <= counters.last_character, "character {id} was never given out");
         let holder = state.names.get(&character.folded_name);
         hold!(holder == Some(&id), "the name of character {id} belongs to {holder:?}");
         let listed = state.accounts.get(&character.account).is_some_and(|a| a.characters.contains(&id));
         hold!(listed, "the account of character {id} does not list it");
-        hold!(character.epoch > 0 && character.move_number > 0, "character {id} was never signed in");
+        hold!(character.group != 0 && character.move_number > 0, "character {id} is nowhere");
+        // One that was seeded has not been signed in.
+        hold!((character.epoch > 0) == (character.admitted_group != 0), "character {id} was never admitted");
     }
     hold!(state.names.len() == state.characters.len(), "{} names, {} characters", state.names.len(), state.characters.len());
     let owned: usize = state.accounts.values().map(|a| a.characters.len()).sum();
@@ -145,8 +208,8 @@ fn nodes(state: &State) -> Result<(), Violation> {
     Ok(())
 }
 
-fn requests(state: &State) -> Result<(), Violation> {
-    let kept = state.counters.requests_begin..state.counters.requests_end;
+fn requests(state: &State, counters: &DirectoryCounters) -> Result<(), Violation> {
+    let kept = counters.requests_begin..counters.requests_end;
     hold!(state.orders.keys().copied().eq(kept.clone()), "kept requests are not {kept:?}");
     hold!(state.orders.len() as u64 <= REQUESTS_KEPT, "{} requests are kept", state.orders.len());
     hold!(state.requests.len() == state.orders.len(), "{} requests, {} orders", state.requests.len(), state.orders.len());
@@ -156,7 +219,7 @@ fn requests(state: &State) -> Result<(), Violation> {
     Ok(())
 }
 
-fn channels(state: &State) -> Result<(), Violation> {
+fn channels(state: &Common) -> Result<(), Violation> {
     hold!(state.listed.iter().eq(state.channels.keys()), "listed channels are {:?}", state.listed);
     let mut waiting = 0;
     for (&group, channel) in &state.channels {
@@ -172,9 +235,8 @@ fn channels(state: &State) -> Result<(), Violation> {
         waiting += count;
     }
     hold!(waiting == state.posted.len(), "{} messages are kept, {waiting} wait", state.posted.len());
-    for character in state.characters.values() {
-        let place = CharacterId(character.character);
-        hold!(character.group != 0 && character.admitted_group != 0, "character {place} is nowhere");
-    }
+    let (found, expected) = (state.counters.state_hash, state.hash);
+    hold!(found == expected, "state hash is {found:016x}, the records' is {expected:016x}");
+    hold!(state.set_aside == state.counters.set_aside && state.set_aside <= SET_ASIDE_MAX, "{} set aside", state.set_aside);
     Ok(())
 }

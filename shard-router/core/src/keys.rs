@@ -1,4 +1,4 @@
-//! The keys of a directory's records.
+//! The keys of a keyed group's records.
 //!
 //! The first byte is the key type's ordinal, which is on disk and never reused. Numbers follow big-endian, so that records
 //! of a type lie in the order of their numbers; at most one text per key, at its end. Every key has one spelling.
@@ -44,11 +44,19 @@ pub enum Key {
     SetAside(GroupId, u64),
     /// What stood at a cut (`DirectoryCut`).
     Cut(CutNumber),
+    /// A character that a vault keeps (`VaultCharacter`).
+    Kept(CharacterId),
+    /// Where a character went that a vault kept (`VaultStub`).
+    Stub(CharacterId),
+    /// What changed in a vault after a cut (`VaultUndo`).
+    Undo(u64),
+    /// Characters that were seeded in a vault, by the first of them: how many, 4 bytes big-endian.
+    Seeded(CharacterId),
 }
 
 /// Bytes that are no key: rot, or a newer version's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a key of the directory: {0:02x?}")]
+#[error("not a key of a keyed group: {0:02x?}")]
 pub struct BadKey(pub Bytes);
 
 impl Key {
@@ -72,6 +80,10 @@ impl Key {
             Self::Posted(..) => 14,
             Self::SetAside(..) => 15,
             Self::Cut(_) => 16,
+            Self::Kept(_) => 17,
+            Self::Stub(_) => 18,
+            Self::Undo(_) => 19,
+            Self::Seeded(_) => 20,
         }
     }
 
@@ -88,10 +100,12 @@ impl Key {
                 out.put_u32(node.0);
                 out.put_slice(folder);
             }
-            Self::Character(character) => out.put_u64(character.0),
+            Self::Character(character) | Self::Kept(character) | Self::Stub(character) | Self::Seeded(character) => {
+                out.put_u64(character.0);
+            }
             Self::Name(text) | Self::Account(text) => out.put_slice(text.as_bytes()),
             Self::Request(digest) => out.put_slice(digest),
-            Self::RequestOrder(order) => out.put_u64(*order),
+            Self::RequestOrder(order) | Self::Undo(order) => out.put_u64(*order),
             Self::Posted(group, seq) | Self::SetAside(group, seq) => {
                 out.put_u64(group.0);
                 out.put_u64(*seq);
@@ -131,6 +145,10 @@ impl Key {
             14 => two(rest).map(|(group, seq)| Self::Posted(group, seq)),
             15 => two(rest).map(|(group, seq)| Self::SetAside(group, seq)),
             16 => number(rest).map(|n| Self::Cut(CutNumber(n))),
+            17 => number(rest).map(|n| Self::Kept(CharacterId(n))),
+            18 => number(rest).map(|n| Self::Stub(CharacterId(n))),
+            19 => number(rest).map(Self::Undo),
+            20 => number(rest).map(|n| Self::Seeded(CharacterId(n))),
             _ => None,
         };
         key.ok_or_else(bad)
@@ -175,6 +193,10 @@ mod tests {
             (Key::Posted(GroupId(1), 1), 14),
             (Key::SetAside(GroupId(1), 1), 15),
             (Key::Cut(CutNumber(1)), 16),
+            (Key::Kept(CharacterId(1)), 17),
+            (Key::Stub(CharacterId(1)), 18),
+            (Key::Undo(1), 19),
+            (Key::Seeded(CharacterId(1)), 20),
         ];
         for (key, ordinal) in all {
             assert_eq!(key.ordinal(), ordinal);
@@ -209,13 +231,22 @@ mod tests {
         fn cut(number: u64) { round_trip(Key::Cut(CutNumber(number))); }
 
         #[test]
+        fn kept(character: u64) { round_trip(Key::Kept(CharacterId(character))); }
+        #[test]
+        fn stub(character: u64) { round_trip(Key::Stub(CharacterId(character))); }
+        #[test]
+        fn undo(number: u64) { round_trip(Key::Undo(number)); }
+        #[test]
+        fn seeded(character: u64) { round_trip(Key::Seeded(CharacterId(character))); }
+
+        #[test]
         fn numbers_keep_their_order(a: (u64, u64), b: (u64, u64)) {
             let posted = |(group, seq)| Key::Posted(GroupId(group), seq).encode();
             prop_assert_eq!(posted(a).cmp(&posted(b)), a.cmp(&b));
         }
 
         #[test]
-        fn bytes_are_a_key_in_one_spelling_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..24), ordinal in 0u8..20) {
+        fn bytes_are_a_key_in_one_spelling_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..24), ordinal in 0u8..24) {
             for bytes in [bytes.clone(), [&[ordinal][..], &bytes].concat()] {
                 if let Ok(key) = Key::decode(&bytes) {
                     prop_assert_eq!(key.encode(), bytes);

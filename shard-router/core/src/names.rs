@@ -118,6 +118,7 @@ mod tests {
         let names = ["Ödön", " ödön", "ÖDÖN ", "öDöN"].map(|n| Name::parse(n).unwrap());
         assert!(names.iter().all(|n| n.folded() == names[0].folded()));
         assert_ne!(Name::parse("Odon").unwrap().folded(), names[0].folded());
+        assert_ne!(Name::parse("\u{fb00}").unwrap().folded(), Name::parse("FF").unwrap().folded(), "a ligature is a letter");
     }
 
     proptest! {
@@ -127,9 +128,10 @@ mod tests {
                 prop_assert!(name.folded().len() <= FOLDED_NAME_MAX_BYTES);
                 prop_assert_eq!(&Name::parse(name.shown()).unwrap(), &name);
                 let upper: String = name.shown().chars().flat_map(char::to_uppercase).collect();
-                if upper.is_ascii() && upper.len() <= NAME_MAX_BYTES {
+                // Beyond ASCII upper case may be another name: the ligature "ﬀ" becomes "FF".
+                if name.shown().is_ascii() {
                     let again = Name::parse(&upper).unwrap();
-                    prop_assert_eq!(again.folded(), name.shown().to_ascii_lowercase());
+                    prop_assert_eq!(again.folded(), name.folded());
                 }
             }
         }

@@ -6,8 +6,8 @@ use sha2::{Digest, Sha256};
 
 use crate::keys::RequestDigest;
 
-/// Format of every record in a directory's store, as [`DirectoryApplied`](marchland_proto::storage::DirectoryApplied) names it.
-pub const DIRECTORY_FORMAT: u32 = 1;
+/// Format of every entry and record of a keyed group, as [`DirectoryApplied`](marchland_proto::storage::DirectoryApplied) names it.
+pub const KEYED_FORMAT: u32 = 1;
 
 /// What a record adds to the state hash: the first 8 bytes, little-endian, of SHA-256 over the key's length, key and value.
 #[must_use]

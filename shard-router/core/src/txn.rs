@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use marchland_proto::storage::{
     DirectoryAccount, DirectoryChannel, DirectoryChannelList, DirectoryCharacter, DirectoryCounters, DirectoryFolder,
-    DirectoryGenesis, DirectoryNode, DirectoryRequest, GroupPlan,
+    DirectoryGenesis, DirectoryNode, DirectoryRequest, GroupPlan, VaultCharacter, VaultStub,
 };
-use marchland_types::{CharacterId, GroupId, LogIndex, NodeId};
+use marchland_types::{CharacterId, GroupId, LogIndex, MapEpoch, NodeId};
 use prost::Message;
 
-use crate::apply::{ApplyFault, Halt};
+use crate::group::{ApplyFault, Halt};
 use crate::keys::{Key, RequestDigest};
 use crate::records::{encode, record_hash};
 
@@ -42,6 +42,16 @@ pub(crate) struct Txn<'a> {
     pub(crate) index: LogIndex,
     pub(crate) counters: DirectoryCounters,
     pub(crate) changes: Changes,
+    /// As what messages are posted; nothing may be posted without.
+    pub(crate) sender: Option<Sender>,
+}
+
+/// How a group stands in what it posts.
+#[derive(Clone, Copy)]
+pub(crate) struct Sender {
+    pub(crate) group: GroupId,
+    /// The map that it goes by; 0 where no map matters.
+    pub(crate) map_epoch: MapEpoch,
 }
 
 /// What a transition has done so far. Cloned as a savepoint.
@@ -52,9 +62,10 @@ pub(crate) struct Changes {
 }
 
 impl<'a> Txn<'a> {
-    pub(crate) fn begin(view: &'a dyn Read, index: LogIndex) -> Result<Self, Halt> {
-        let mut txn = Self { view, index, counters: DirectoryCounters::default(), changes: Changes::default() };
-        txn.want([Key::Counters, Key::World])?;
+    /// `wanted` is what every transition of the group reads.
+    pub(crate) fn begin(view: &'a dyn Read, index: LogIndex, wanted: &[Key]) -> Result<Self, Halt> {
+        let mut txn = Self { view, index, counters: DirectoryCounters::default(), changes: Changes::default(), sender: None };
+        txn.want(wanted.iter().cloned().chain([Key::Counters]))?;
         txn.counters = txn.message(&Key::Counters)?.unwrap_or_default();
         Ok(txn)
     }
@@ -80,7 +91,7 @@ impl<'a> Txn<'a> {
         }
     }
 
-    fn message<M: Message + Default>(&self, key: &Key) -> Result<Option<M>, Halt> {
+    pub(crate) fn message<M: Message + Default>(&self, key: &Key) -> Result<Option<M>, Halt> {
         match self.get(key)? {
             None => Ok(None),
             Some(bytes) => M::decode(bytes).map(Some).map_err(|_| Halt::Fault(ApplyFault::Damaged { key: key.clone() })),
@@ -132,6 +143,14 @@ impl<'a> Txn<'a> {
 
     pub(crate) fn request(&self, digest: RequestDigest) -> Result<Option<DirectoryRequest>, Halt> {
         self.message(&Key::Request(digest))
+    }
+
+    pub(crate) fn kept(&self, character: CharacterId) -> Result<Option<VaultCharacter>, Halt> {
+        self.message(&Key::Kept(character))
+    }
+
+    pub(crate) fn stub(&self, character: CharacterId) -> Result<Option<VaultStub>, Halt> {
+        self.message(&Key::Stub(character))
     }
 
     pub(crate) fn channels(&self) -> Result<DirectoryChannelList, Halt> {

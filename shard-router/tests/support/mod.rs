@@ -18,7 +18,9 @@ use marchland_proto::storage::{
 };
 use marchland_raft::{Committed, Entry, Machine, Payload, ProposeError, Role};
 use marchland_router::core::{Name, SignInToken, TokenSigner, encode_entry};
-use marchland_router::{DirectoryGroup, DirectoryMachine, DirectoryOptions, DirectoryService, Registry};
+use marchland_router::{
+    DirectoryOptions, DirectoryService, DirectoryView, KeyedGroup, KeyedMachine, Registry, VaultService, Vaults,
+};
 use marchland_storage::disk::SimDisk;
 use marchland_storage::keyed::{KeyedNode, KeyedStore, SimKeyed, SimKeyedNode};
 use marchland_types::seam::Clock;
@@ -27,7 +29,7 @@ use marchland_types::{GroupId, LogIndex, NodeId, Position, RegionId, ReplicaId, 
 pub const WORLD: WorldId = WorldId(1);
 
 pub type Store = SimKeyed<SimDisk>;
-pub type TestMachine = DirectoryMachine<Store>;
+pub type TestMachine = KeyedMachine<Store>;
 pub type TestService = DirectoryService<Arc<FakeGroup>, Store, TestClock>;
 
 pub fn directory_group() -> GroupId {
@@ -43,7 +45,15 @@ pub fn replica(node: u32) -> ReplicaId {
 }
 
 pub fn store(disk: &SimDisk) -> Store {
-    SimKeyedNode::open(disk.clone(), Path::new("/keyed"), None).expect("the store opens").namespace(directory_group())
+    store_of(disk, directory_group())
+}
+
+pub fn store_of(disk: &SimDisk, group: GroupId) -> Store {
+    SimKeyedNode::open(disk.clone(), Path::new("/keyed"), None).expect("the store opens").namespace(group)
+}
+
+pub fn vault(k: u32) -> GroupId {
+    GroupId::vault(WORLD, k)
 }
 
 pub async fn records(store: &Store) -> BTreeMap<Bytes, Bytes> {
@@ -69,8 +79,13 @@ pub fn genesis(regions: u32) -> DirectoryGenesis {
         name: "aurora".into(),
         map_epoch: 1,
         map: (1..=regions).map(square).collect(),
-        plans: (1..=regions).map(|n| GroupPlan { group: region(n).0, replicas: replicas.clone() }).collect(),
+        plans: (1..=regions)
+            .map(region)
+            .chain([vault(1)])
+            .map(|group| GroupPlan { group: group.0, replicas: replicas.clone() })
+            .collect(),
         token_key: signer().public_key().to_vec().into(),
+        vaults: 1,
     }
 }
 
@@ -122,7 +137,11 @@ pub fn script(numbers: &[(u8, u8, u8)]) -> Vec<Payload> {
         let body = match kind % 8 {
             0..=2 => sign_in_order(&format!("account{}", a % 3), &format!("name{}", b % 6), u64::from(a ^ b)),
             3 => location(u32::from(a % 3) + 1, u64::from(b % 8), u64::from(a % 5), u64::from(b)),
-            4 => Body::Ack(ChannelAck { from_group: region(u32::from(a % 3) + 1).0, seq: u64::from(b % 16) }),
+            4 => Body::Ack(ChannelAck {
+                from_group: region(u32::from(a % 3) + 1).0,
+                seq: u64::from(b % 16),
+                cut: u64::from(b / 64),
+            }),
             5 => Body::Cut(Cut { number: u64::from(a % 2) * u64::from(b), now_ms: 0 }),
             6 => Body::Node(NodeRegistration {
                 node: u32::from(a % 4),
@@ -178,6 +197,7 @@ pub enum Outcome {
 
 /// A group of one replica. Commits, unless told otherwise for the next proposals.
 pub struct FakeGroup {
+    id: GroupId,
     machine: Arc<TestMachine>,
     next: tokio::sync::Mutex<u64>,
     pub outcomes: Mutex<VecDeque<Outcome>>,
@@ -187,9 +207,13 @@ pub struct FakeGroup {
 
 impl FakeGroup {
     pub fn new(machine: Arc<TestMachine>) -> Arc<Self> {
+        Self::of(directory_group(), machine)
+    }
+
+    pub fn of(id: GroupId, machine: Arc<TestMachine>) -> Arc<Self> {
         let leader = Mutex::new(Some(replica(1)));
         let (outcomes, proposals) = (Mutex::default(), AtomicU64::new(0));
-        Arc::new(Self { machine, next: tokio::sync::Mutex::new(0), outcomes, leader, proposals })
+        Arc::new(Self { id, machine, next: tokio::sync::Mutex::new(0), outcomes, leader, proposals })
     }
 
     pub fn then(&self, outcomes: impl IntoIterator<Item = Outcome>) {
@@ -197,10 +221,10 @@ impl FakeGroup {
     }
 }
 
-impl DirectoryGroup for FakeGroup {
+impl KeyedGroup for FakeGroup {
     async fn propose(&self, entry: Bytes) -> Result<Committed, ProposeError> {
         self.proposals.fetch_add(1, Ordering::Relaxed);
-        let group = directory_group();
+        let group = self.id;
         let outcome = self.outcomes.lock().unwrap().pop_front().unwrap_or(Outcome::Commit);
         match outcome {
             Outcome::NotLeader(leader) => return Err(ProposeError::NotLeader { group, leader }),
@@ -220,7 +244,7 @@ impl DirectoryGroup for FakeGroup {
     }
 
     async fn read_barrier(&self) -> Result<(), ProposeError> {
-        if self.leads() { Ok(()) } else { Err(ProposeError::NotLeader { group: directory_group(), leader: self.leader() }) }
+        if self.leads() { Ok(()) } else { Err(ProposeError::NotLeader { group: self.id, leader: self.leader() }) }
     }
 
     fn leads(&self) -> bool {
@@ -242,12 +266,41 @@ pub struct Rig {
 
 impl Rig {
     pub async fn begun(options: DirectoryOptions) -> Self {
-        let machine = Arc::new(TestMachine::open(directory_group(), store(&SimDisk::new(1)), Registry::default()).await.unwrap());
+        let machine =
+            Arc::new(TestMachine::directory(directory_group(), store(&SimDisk::new(1)), Registry::default()).await.unwrap());
         machine.role(Role::Leader(Term(1)));
         let group = FakeGroup::new(machine.clone());
         let clock = TestClock::default();
-        let service = Arc::new(DirectoryService::new(WORLD, group.clone(), machine.view(), clock.clone(), options));
+        let service = Arc::new(DirectoryService::new(
+            WORLD,
+            group.clone(),
+            DirectoryView::new(machine.store().clone()),
+            clock.clone(),
+            options,
+        ));
         assert_eq!(service.order(Body::Genesis(genesis(2))).await.unwrap().code, 0);
         Self { machine, group, service, clock }
+    }
+}
+
+/// A vault with one replica, which leads.
+pub struct VaultRig {
+    pub disk: SimDisk,
+    pub machine: Arc<TestMachine>,
+    pub group: Arc<FakeGroup>,
+    pub service: Arc<VaultService<Arc<FakeGroup>, Store, TestClock>>,
+    pub vaults: Vaults<Arc<FakeGroup>, Store, TestClock>,
+}
+
+impl VaultRig {
+    pub async fn new(options: DirectoryOptions) -> Self {
+        let disk = SimDisk::new(1);
+        let machine = Arc::new(TestMachine::vault(vault(1), store_of(&disk, vault(1))).await.unwrap());
+        machine.role(Role::Leader(Term(1)));
+        let group = FakeGroup::of(vault(1), machine.clone());
+        let service = Arc::new(VaultService::new(vault(1), group.clone(), machine.records(), TestClock::default(), options));
+        let vaults = Vaults::default();
+        vaults.insert(service.clone());
+        Self { disk, machine, group, service, vaults }
     }
 }

@@ -5,12 +5,13 @@ use marchland_proto::cluster::{AttachAnswer, SessionEnd, SessionMoved};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{AttachOrder, DetachOrder};
 use marchland_types::limits::SESSIONS_PER_REGION_MAX;
-use marchland_types::{AttachNumber, CharacterId, SessionEpoch, planted};
+use marchland_types::{AttachNumber, CharacterId, RegionId, SessionEpoch, planted};
 
 use crate::effects::Effects;
 use crate::game::Game;
 use crate::region::Region;
 use crate::session::Presence;
+use crate::stub::Stub;
 
 impl<G: Game> Region<G> {
     pub(crate) fn attach(&mut self, order: &AttachOrder, effects: &mut Effects<G>) {
@@ -33,7 +34,7 @@ impl<G: Game> Region<G> {
         let epoch = SessionEpoch(order.epoch);
         let slot = match self.world.slot_of_character(character) {
             Some(slot) => slot,
-            None if self.world.stub(character).is_some() => return Err(Code::Moved),
+            None if let Some(stub) = self.world.stub(character) => return Err(stub_code(stub, epoch)),
             None => self.resume_dormant(character, epoch, &order.secret_hash, effects)?,
         };
         let session = self.world.state.sessions.get(slot).ok_or(Code::NotAdmitted)?;
@@ -68,7 +69,7 @@ impl<G: Game> Region<G> {
     /// Where a character went, for whoever asks here for its session.
     #[must_use]
     pub fn where_to(&self, character: CharacterId, epoch: u64) -> Option<SessionMoved> {
-        let stub = self.world.stub(character)?;
+        let stub = self.world.stub(character).filter(|stub| stub.region.0 != 0)?;
         Some(SessionMoved {
             character: character.0,
             epoch,
@@ -156,7 +157,7 @@ impl<G: Game> Region<G> {
     /// The same without a word to the game.
     pub(crate) fn detach_quietly(&mut self, order: &DetachOrder, effects: &mut Effects<G>) {
         if let Some(slot) = self.end_named(order, effects) {
-            self.leave_quietly(slot, false);
+            self.leave_quietly(slot, false, effects);
         }
     }
 
@@ -177,5 +178,15 @@ impl<G: Game> Region<G> {
             self.world.put_session(slot, Some(session));
             None
         }
+    }
+}
+
+/// What an attach is answered for a character that has gone: where it is, if its session goes on there. In a vault nobody has one.
+fn stub_code(stub: &Stub, epoch: SessionEpoch) -> Code {
+    match stub.region {
+        // A newer sign-in is on its way.
+        RegionId(0) if epoch > stub.epoch => Code::NotAdmitted,
+        RegionId(0) => Code::BadResume,
+        _ => Code::Moved,
     }
 }

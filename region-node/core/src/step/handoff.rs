@@ -250,7 +250,7 @@ impl<G: Game> Region<G> {
         }
     }
 
-    fn keep_aside(&mut self, handoff: &EntityHandoff) {
+    pub(crate) fn keep_aside(&mut self, handoff: &EntityHandoff) {
         std::sync::Arc::make_mut(&mut self.world.state.set_aside).push(handoff.clone());
         self.world.state.core.counters.handoffs_set_aside += 1;
     }

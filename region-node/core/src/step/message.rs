@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use marchland_proto::storage::{ChannelMessage, DropStub, GameMessage, MapChange, Moved};
+use marchland_proto::storage::{ChannelAck, ChannelMessage, DropStub, GameMessage, MapChange, Moved};
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
 use marchland_types::{CharacterId, CutNumber, EntityId, GroupId, LogIndex, MapEpoch, MoveNumber, level, planted};
 
@@ -77,6 +77,13 @@ impl<G: Game> Region<G> {
 
     fn refuse_message(&mut self) {
         self.world.state.core.counters.messages_refused += 1;
+    }
+
+    /// A receiver has taken messages. A cut that it knows is taken here before they are forgotten: else neither view of it had them.
+    pub(crate) fn take_ack(&mut self, ack: &ChannelAck, effects: &mut Effects<G>) {
+        self.take_cut(CutNumber(ack.cut), effects);
+        let trimmed = self.world.state.channels.acknowledge(GroupId(ack.from_group), ack.seq);
+        self.world.channels_changed |= trimmed;
     }
 
     /// Posts a message; one that does not fit into its channel is counted.

@@ -73,8 +73,7 @@ impl<G: Game> Region<G> {
             self.take_message(index, message, effects);
         }
         for ack in &entry.acks {
-            let trimmed = self.world.state.channels.acknowledge(marchland_types::GroupId(ack.from_group), ack.seq);
-            self.world.channels_changed |= trimmed;
+            self.take_ack(ack, effects);
         }
         for order in &entry.attaches {
             self.attach(order, effects);

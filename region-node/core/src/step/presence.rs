@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use marchland_proto::codes::Code;
-use marchland_proto::storage::{Admit, ChannelMessage, Expel, LocationUpdate, Moved};
-use marchland_types::limits::{CHANNEL_MESSAGES_MAX, SESSIONS_PER_REGION_MAX};
-use marchland_types::{CharacterId, GroupId, MoveNumber, SessionEpoch, planted};
+use marchland_proto::storage::{Admit, ChannelMessage, Deposit, EntityHandoff, Expel, LocationUpdate, Moved};
+use marchland_types::limits::{CARRIED_MAX_BYTES, CHANNEL_MESSAGES_MAX, SESSIONS_PER_REGION_MAX};
+use marchland_types::{CharacterId, GroupId, MoveNumber, RegionId, SessionEpoch, planted, vault_of};
 
 use crate::channel::Body as MessageBody;
 use crate::context::Context;
@@ -17,6 +17,7 @@ use crate::ground::{Ground, WALKER_RADIUS_M};
 use crate::record::Record;
 use crate::region::Region;
 use crate::session::{Mover, Presence, Session};
+use crate::stub::Stub;
 use crate::timer::TimerId;
 
 /// Locations that are told in one tick, so that a mass log-in does not fill the channel at once.
@@ -45,6 +46,10 @@ impl<G: Game> Region<G> {
             if epoch > session.epoch {
                 self.take_over(slot, admit, effects);
             }
+            if !admit.carried.is_empty() {
+                // It is here already, and comes once more: one of the two is none. Nothing is thrown away.
+                self.keep_unreadable(admit);
+            }
             return;
         }
         if self.world.state.dormants.get(character).is_some_and(|dormant| dormant.epoch >= epoch) {
@@ -57,6 +62,7 @@ impl<G: Game> Region<G> {
         }
         if self.world.session_count() >= SESSIONS_PER_REGION_MAX {
             self.world.state.core.counters.admissions_refused += 1;
+            self.keep_carried(admit);
             return;
         }
         let fresh = FreshSession { epoch, secret_hash: admit.secret_hash.clone(), name: admit.name.clone() };
@@ -79,7 +85,40 @@ impl<G: Game> Region<G> {
         };
         if entered.is_none() {
             self.world.state.core.counters.admissions_refused += 1;
+            if dormant.is_none() {
+                self.keep_carried(admit);
+            }
+        } else {
+            self.world.state.borders.stubs.remove(character);
         }
+    }
+
+    /// A character that came with its admission and can not enter now is kept here until it is admitted again.
+    fn keep_carried(&mut self, admit: &Admit) {
+        let character = CharacterId(admit.character);
+        if admit.carried.is_empty() {
+            return;
+        }
+        let record = match Record::take(&admit.carried) {
+            Ok(mut record) => {
+                record.identity.move_number = record.identity.move_number.max(MoveNumber(admit.move_number));
+                record
+            }
+            // What can not be read is no character; it is kept to be looked at.
+            Err(_) => return self.keep_unreadable(admit),
+        };
+        self.world.state.core.ledger.arrived += record.inventory.items.len() as u64;
+        let dormant = Dormant { epoch: SessionEpoch(admit.epoch), resumable: false, record: record.put() };
+        self.world.state.dormants.insert(character, dormant);
+        self.world.state.borders.stubs.remove(character);
+        let (group, move_number) = (self.world.group().0, record.identity.move_number.0);
+        let update = LocationUpdate { character: character.0, move_number, group, present: false };
+        self.world.state.locations.insert(character, update);
+    }
+
+    fn keep_unreadable(&mut self, admit: &Admit) {
+        let kept = EntityHandoff { record: admit.carried.clone(), move_number: admit.move_number, ..EntityHandoff::default() };
+        self.keep_aside(&kept);
     }
 
     /// Whether a character that the directory sends for is elsewhere by now: it left, or it never came with that number.
@@ -113,7 +152,7 @@ impl<G: Game> Region<G> {
         let Some((slot, session, _)) = self.world.session_of(CharacterId(expel.character)) else { return };
         if session.epoch < SessionEpoch(expel.epoch) {
             self.end_attach(slot, Code::Superseded, effects);
-            self.leave_quietly(slot, false);
+            self.leave_quietly(slot, false, effects);
         }
     }
 
@@ -179,11 +218,14 @@ impl<G: Game> Region<G> {
             game.leaving(ctx, entity);
             Ok::<_, std::convert::Infallible>(())
         });
-        self.leave_quietly(slot, resumable);
+        self.leave_quietly(slot, resumable, effects);
     }
 
     /// The same without a word to the game.
-    pub(crate) fn leave_quietly(&mut self, slot: u32, resumable: bool) {
+    pub(crate) fn leave_quietly(&mut self, slot: u32, resumable: bool, effects: &mut Effects<G>) {
+        if self.deposit(slot, effects) {
+            return;
+        }
         self.note_location(slot, false);
         let Some((session, _)) = self.world.session_at(slot) else { return };
         let (character, epoch) = (session.character, session.epoch);
@@ -198,6 +240,33 @@ impl<G: Game> Region<G> {
         self.note_put_away(slot, entity, character);
         self.world.put_inventory(slot, None);
         self.world.despawn(slot);
+    }
+
+    /// Sends a character that leaves the world to its vault. False when there is none, or none that takes it: the region keeps it then.
+    fn deposit(&mut self, slot: u32, effects: &mut Effects<G>) -> bool {
+        let vaults = self.world.state.genesis.as_ref().map_or(0, |genesis| genesis.vaults);
+        let Some((session, _)) = self.world.session_at(slot).filter(|_| vaults > 0) else { return false };
+        let (character, epoch) = (session.character, session.epoch);
+        let Some(mut record) = Record::of(&self.world, slot, false) else { return false };
+        let move_number = record.identity.move_number.next();
+        record.identity.move_number = move_number;
+        let vault = vault_of(self.world.world(), vaults, character);
+        let items: Vec<u64> = record.inventory.items.iter().map(|item| item.item.0).collect();
+        let bytes = record.put();
+        if bytes.len() + 10 * items.len() > CARRIED_MAX_BYTES {
+            return false;
+        }
+        let deposit =
+            Deposit { character: character.0, epoch: epoch.0, move_number: move_number.0, record: bytes, items: items.clone() };
+        if !self.post(vault, MessageBody::Deposit(deposit)) {
+            return false;
+        }
+        self.moved_on(character, Stub { group: vault, region: RegionId(0), move_number, epoch }, effects);
+        self.note_put_away(slot, record.entity(), character);
+        self.world.state.core.ledger.left += items.len() as u64;
+        self.world.put_inventory(slot, None);
+        self.world.despawn(slot);
+        true
     }
 
     /// Characters whose client was lost long enough ago leave the world.

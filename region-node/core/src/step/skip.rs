@@ -88,8 +88,7 @@ impl<G: Game> Region<G> {
             self.skip_message(index, message, skipped, effects);
         }
         for ack in &tick.acks {
-            let trimmed = self.world.state.channels.acknowledge(GroupId(ack.from_group), ack.seq);
-            self.world.channels_changed |= trimmed;
+            self.take_ack(ack, effects);
         }
         for order in &tick.detaches {
             self.detach_quietly(order, effects);

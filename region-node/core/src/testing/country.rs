@@ -76,6 +76,7 @@ impl<G: Game> Country<G> {
                 parameters: Bytes::copy_from_slice(parameters),
                 map: country.map.clone(),
                 map_epoch: 1,
+                vaults: 0,
             };
             part.region.apply(LogIndex(1), &entry(region_entry::Body::Genesis(genesis))).expect("a genesis");
             country.parts.insert(RegionId(number), part);
@@ -138,8 +139,8 @@ impl<G: Game> Country<G> {
             secret_hash: secret_hash.clone(),
             name: name.into(),
             account: name.into(),
-            carried: Bytes::new(),
             move_number: 1,
+            ..Admit::default()
         };
         self.tell(number, channel_message::Body::Admit(admit));
         let order = AttachOrder { character, epoch, attach: 1, secret_hash, last_reply_seq: 0 };
@@ -240,7 +241,7 @@ impl<G: Game> Country<G> {
     fn ack(&mut self, sender: RegionId, receiver: GroupId, seq: u64) {
         if let Some(part) = self.parts.get_mut(&sender) {
             part.next.acks.retain(|ack| ack.from_group != receiver.0);
-            part.next.acks.push(ChannelAck { from_group: receiver.0, seq });
+            part.next.acks.push(ChannelAck { from_group: receiver.0, seq, cut: 0 });
         }
     }
 

@@ -84,6 +84,7 @@ impl Script {
             parameters: parameters.into(),
             map: Vec::new(),
             map_epoch: 1,
+            vaults: 0,
         }));
         script
     }
@@ -157,8 +158,8 @@ impl Script {
             secret_hash: secret_of(character, epoch),
             name: name.into(),
             account: name.into(),
-            carried: Bytes::new(),
             move_number: 1,
+            ..Admit::default()
         }));
     }
 

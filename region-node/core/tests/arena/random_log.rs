@@ -120,7 +120,7 @@ fn write(script: &mut Script, event: Event) {
                 script.tell(body);
             }
         }
-        Event::Ack(from, seq) => script.pending().acks.push(ChannelAck { from_group: group(from), seq }),
+        Event::Ack(from, seq) => script.pending().acks.push(ChannelAck { from_group: group(from), seq, cut: 0 }),
         Event::Order(id, code) => {
             script.pending().orders.push(AdminOrder { id, code, body: Bytes::new(), actor: "root".into() });
         }

@@ -78,14 +78,17 @@ pub(super) fn drive(
         Violation::new("commands-answered", format!("{unacked:?} commands wait{verifying} although it has long been quiet"))
     })?;
     stage.cut_wanted.set(true);
-    let all = stage.regions.get() as usize;
+    let all = stage.holders.get();
     let told = || {
         let finals = stage.finals.borrow();
         finals.len() == SHARDS as usize && finals.values().all(|regions| regions.len() == all)
     };
     until(world, CONCLUDE_WITHIN_MS, told, || {
         let have: Vec<(u32, usize)> = stage.finals.borrow().iter().map(|(node, regions)| (*node, regions.len())).collect();
-        Violation::new("replicas-agree", format!("of {all} regions each, only {have:?} (node, regions) reached the last cut"))
+        Violation::new(
+            "replicas-agree",
+            format!("of {all} regions and vaults each, only {have:?} (node, how many) reached the last cut"),
+        )
     })?;
     for (node, regions) in stage.finals.borrow().iter() {
         tell(&Fact::Final(final_state(*node, regions, notes.len() as u64)));

@@ -108,7 +108,6 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
     let world_seed = seed.number("world");
     let grid = variation.grid;
     let stage: Rc<Stage> = Rc::default();
-    stage.regions.set(grid.columns * grid.rows);
     stage.may_be_odd.set(variation.one_goes_wrong);
     for number in 1..=SHARDS {
         let stage = stage.clone();

@@ -42,9 +42,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 pub(super) struct Stage {
     /// The run is over: the owner takes a cut, and every replica tells what it held there.
     pub(super) cut_wanted: Cell<bool>,
-    /// How many regions the world has.
-    pub(super) regions: Cell<u32>,
-    /// What each node held at the cut, by region.
+    /// How many groups the world has that hold characters: regions and vaults.
+    pub(super) holders: Cell<usize>,
+    /// What each node held at the cut, by region and vault.
     pub(super) finals: RefCell<BTreeMap<u32, BTreeMap<GroupId, InspectReply>>>,
     /// Nodes that have owned a region.
     pub(super) owners: RefCell<BTreeSet<u32>>,
@@ -178,8 +178,17 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
             }
         }
         let status = admin.status().await;
-        for region in status.groups.iter().filter(|g| GroupId(g.group).kind() == Some(GroupKind::Region)) {
+        let holders = status.groups.iter().filter(|g| holds_characters(GroupId(g.group)));
+        stage.holders.set(holders.clone().count().max(stage.holders.get()));
+        for region in holders {
             let group = GroupId(region.group);
+            if stage.cut_wanted.get() {
+                let known = seen.entry(group).or_default();
+                known.is_cut = known.is_cut || last_cut(number, group, node, stage).await;
+            }
+            if group.kind() != Some(GroupKind::Region) {
+                continue;
+            }
             let replica = ReplicaId(region.replica);
             let known = seen.entry(group).or_default();
             if region.owner != known.owned {
@@ -200,11 +209,12 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
                 let parts = now.components.into_iter().map(|c| (c.name, c.hash)).collect();
                 tell(&Fact::StateHash { group, replica, at: now.index, hash: now.state_hash, parts });
             }
-            if stage.cut_wanted.get() {
-                known.is_cut = known.is_cut || last_cut(number, group, node, stage).await;
-            }
         }
     }
+}
+
+fn holds_characters(group: GroupId) -> bool {
+    matches!(group.kind(), Some(GroupKind::Region | GroupKind::Vault))
 }
 
 /// What a watcher remembers of a region.

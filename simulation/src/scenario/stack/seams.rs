@@ -6,9 +6,8 @@ use std::sync::Arc;
 use marchland_edge::{EdgeWorker, run_worker};
 use marchland_region::InlineExecutor;
 use marchland_server::seams::{Seams, WriterEnd};
-use marchland_storage::keyed::{KeyedError, KeyedNode, SimKeyed, SimKeyedNode};
+use marchland_storage::keyed::{KeyedError, SimKeyed, SimKeyedNode};
 use marchland_storage::log::LogWriter;
-use marchland_types::GroupId;
 
 use crate::disk::MachineDisk;
 use crate::net::SimTransport;
@@ -39,6 +38,7 @@ impl Seams for SimSeams {
     type Transport = SimTransport;
     type Disk = MachineDisk;
     type Keyed = SimKeyed<MachineDisk>;
+    type KeyedNode = SimKeyedNode<MachineDisk>;
     type Clock = SimClock;
     type Entropy = SimEntropy;
     type Executor = InlineExecutor;
@@ -63,10 +63,9 @@ impl Seams for SimSeams {
         InlineExecutor
     }
 
-    async fn open_keyed(&self, dir: &Path, group: GroupId, _cache_bytes: u64) -> Result<Self::Keyed, KeyedError> {
+    async fn open_keyed(&self, dir: &Path, _cache_bytes: u64) -> Result<Self::KeyedNode, KeyedError> {
         let disk = self.disk.clone();
-        let node = SimKeyedNode::open(self.disk.clone(), dir, Some(Arc::new(move || disk.latency())))?;
-        Ok(node.namespace(group))
+        SimKeyedNode::open(self.disk.clone(), dir, Some(Arc::new(move || disk.latency())))
     }
 
     fn run_log_writer(&self, writer: LogWriter<MachineDisk>) -> std::io::Result<WriterEnd> {

@@ -6,7 +6,7 @@ use marchland_proto::codes::Code;
 use marchland_proto::storage::{DirectoryAnswer, GroupPlan};
 use marchland_types::{GroupId, WorldId};
 
-use super::{Halt, refuse};
+use crate::group::{Halt, refuse};
 use crate::keys::Key;
 use crate::txn::Txn;
 

@@ -1,18 +1,19 @@
 //! Sign-in: an account takes a character into a new session.
 //!
 //! A free name makes a new character, a name of the account's own is signed in again, another's is refused. Each sign-in
-//! raises the character's session epoch and posts `Admit` to the region that has it. The same order gives the same answer,
+//! raises the character's session epoch and posts `Admit` to the region that has it, or `Withdraw` to its vault. The same order gives the same answer,
 //! for as long as the last [`REQUESTS_KEPT`] orders go back.
 
 use marchland_proto::codes::Code;
 use marchland_proto::storage::channel_message::Body;
 use marchland_proto::storage::{Admit, DirectoryAnswer, DirectoryCharacter, DirectoryRequest, Expel, SignInAnswer, SignInOrder};
-use marchland_types::limits::NAME_MAX_BYTES;
-use marchland_types::{CharacterId, GroupId, MapEpoch, WorldId};
+use marchland_types::limits::{CHANNEL_MESSAGES_MAX, NAME_MAX_BYTES};
+use marchland_types::{CharacterId, GroupId};
 
-use super::post::{SIGN_IN_CHANNEL_MESSAGES_MAX, post};
-use super::{ApplyFault, Halt, refuse};
+use super::place;
 use crate::accounts::{CHARACTERS_PER_ACCOUNT_MAX, check_account};
+use crate::group::post::post;
+use crate::group::{ApplyFault, Halt, refuse};
 use crate::keys::{Key, RequestDigest};
 use crate::map::RegionMap;
 use crate::names::FOLDED_NAME_MAX_BYTES;
@@ -21,6 +22,9 @@ use crate::txn::Txn;
 
 /// Sign-in orders whose answers are kept. At 3,000 sign-ins a second they cover the 10 s within which a sign-in is retried.
 pub const REQUESTS_KEPT: u64 = 32_768;
+/// Messages that may wait for a receiver before sign-ins that need it are refused. The rest is kept for what follows
+/// from messages that came in, which can not be refused as easily.
+pub const SIGN_IN_CHANNEL_MESSAGES_MAX: usize = CHANNEL_MESSAGES_MAX * 3 / 4;
 /// Length of the hash of a resume secret (SHA-256).
 const SECRET_HASH_BYTES: usize = 32;
 
@@ -40,9 +44,7 @@ pub(super) fn handle(txn: &mut Txn<'_>, order: SignInOrder) -> Result<DirectoryA
     let Some(world) = txn.world()? else {
         return refuse(Code::Unavailable, "the world has not begun");
     };
-    let map = RegionMap::parse(WorldId(world.world), MapEpoch(world.map_epoch), &world.map)
-        .map_err(|_| Halt::Fault(ApplyFault::Damaged { key: Key::World }))?;
-
+    let map = place::map_of(&world)?;
     let mut character = match txn.name_holder(&order.folded_name)? {
         Some(id) => {
             let damaged = || Halt::Fault(ApplyFault::Damaged { key: Key::Character(id) });
@@ -64,31 +66,29 @@ pub(super) fn handle(txn: &mut Txn<'_>, order: SignInOrder) -> Result<DirectoryA
 
     character.epoch += 1;
     character.waiting = None;
-    let here = GroupId(character.group);
-    if character.admitted_group != 0 && character.admitted_group != character.group {
+    let at = place::admission(&map, &character);
+    if character.admitted_group != 0 && character.admitted_group != at.group.0 {
         // The older session was admitted elsewhere, and may not have followed the character.
         let expel = Expel { character: character.character, epoch: character.epoch };
         post(txn, GroupId(character.admitted_group), SIGN_IN_CHANNEL_MESSAGES_MAX, Body::Expel(expel))?;
     }
-    character.admitted_group = here.0;
     let admit = Admit {
         character: character.character,
         epoch: character.epoch,
         secret_hash: order.secret_hash,
         name: character.name.clone(),
         account: character.account.clone(),
-        carried: bytes::Bytes::new(),
-        move_number: character.move_number,
+        ..Admit::default()
     };
-    post(txn, here, SIGN_IN_CHANNEL_MESSAGES_MAX, Body::Admit(admit))?;
+    place::admit(txn, &map, &mut character, admit, SIGN_IN_CHANNEL_MESSAGES_MAX)?;
     txn.put(&Key::Character(CharacterId(character.character)), &character);
     let given = SignInAnswer {
         code: 0,
         character: character.character,
         epoch: character.epoch,
-        group: character.group,
-        region: character.region,
-        move_number: character.move_number,
+        group: at.group.0,
+        region: at.region,
+        move_number: at.move_number,
     };
     decided(txn, digest, given, String::new())
 }
@@ -128,14 +128,12 @@ fn create(txn: &mut Txn<'_>, order: &SignInOrder, map: &RegionMap) -> Result<Opt
         name: order.character_name.clone(),
         folded_name: order.folded_name.clone(),
         account: order.account.clone(),
-        epoch: 0,
         move_number: 1,
         group: entrance.group.0,
         region: entrance.region.0,
-        present: false,
-        admitted_group: 0,
         created_ms: txn.counters.now_ms,
-        waiting: None,
+        last_region: entrance.region.0,
+        ..DirectoryCharacter::default()
     }))
 }
 

@@ -4,15 +4,18 @@ use marchland_proto::codes::Code;
 use marchland_proto::storage::channel_message::Body as Message;
 use marchland_proto::storage::directory_entry::Body;
 use marchland_proto::storage::{
-    ChannelMessage, ChannelMessages, Cut, DirectoryAnswer, DirectoryCut, DirectoryEntry, EntityHandoff, Fin, GroupPlan, Moved,
+    Admit, ChannelMessage, ChannelMessages, CharacterSeed, Cut, DirectoryAnswer, DirectoryCharacter, DirectoryCut,
+    DirectoryEntry, DirectoryGenesis, EntityHandoff, Fin, GroupPlan, LocationUpdate, Moved,
 };
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
-use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, ReplicaId};
+use marchland_types::{CharacterId, CutNumber, GroupId, LogIndex, NodeId, ReplicaId, vault_of};
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::testing::{Directory, WORLD, genesis, region, sign_in};
-use super::{ApplyFault, REQUESTS_KEPT, SET_ASIDE_MAX, SIGN_IN_CHANNEL_MESSAGES_MAX, apply, encode_entry};
+use super::testing::{Directory, WORLD, genesis, genesis_with_vaults, region, sign_in, vault};
+use super::{REQUESTS_KEPT, SIGN_IN_CHANNEL_MESSAGES_MAX, VAULTS_MAX, apply, encode_entry};
+use crate::group::ApplyFault;
+use crate::group::inbox::SET_ASIDE_MAX;
 use crate::keys::Key;
 
 fn code(answer: &DirectoryAnswer) -> Code {
@@ -357,6 +360,181 @@ fn the_check_finds_planted_contradictions() {
         d.records.insert(Key::Character(c.into()).encode(), record.encode_to_vec().into());
     };
     assert!(broken(&moved).contains("state hash"));
+}
+
+fn located_in_vault(d: &mut Directory, k: u32, seq: u64, character: u64, move_number: u64) -> DirectoryAnswer {
+    let update = LocationUpdate { character, move_number, group: vault(k).0, present: false };
+    d.deliver(vault(k), seq, Message::Location(update))
+}
+
+fn withdraw_in(message: &ChannelMessage) -> (GroupId, Admit) {
+    match message.body.clone() {
+        Some(Message::Withdraw(withdraw)) => (GroupId(withdraw.to_group), withdraw.admit.unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn moved(message: &ChannelMessage, character: u64) -> Message {
+    Message::Moved(Box::new(Moved { character, message: Some(Box::new(message.clone())) }))
+}
+
+#[test]
+fn vaults_have_their_plans_from_the_beginning() {
+    let code_of = |genesis| code(&Directory::default().apply(Body::Genesis(genesis)));
+    assert_eq!(code_of(genesis_with_vaults(1, 4)), Code::Ok);
+    assert_eq!(code_of(DirectoryGenesis { vaults: 5, ..genesis_with_vaults(1, 4) }), Code::Malformed);
+    assert_eq!(code_of(genesis_with_vaults(1, VAULTS_MAX + 1)), Code::TooLarge);
+    let mut d = Directory::begun_with_vaults(1, 1);
+    let c = d.sign_in("anna", "ann", 1).character;
+    assert_eq!(code(&located_in_vault(&mut d, 2, 1, c, 2)), Code::Forbidden, "no such vault");
+}
+
+#[test]
+fn who_logs_in_comes_out_of_the_vault_where_it_left() {
+    let mut d = Directory::begun_with_vaults(3, 2);
+    let c = d.sign_in("anna", "ann", 1).character;
+    d.located(region(1), 1, c, 1);
+    d.located(region(3), 1, c, 2);
+    located_in_vault(&mut d, 2, 1, c, 3);
+    let known = d.character(c);
+    assert_eq!((known.group, known.region, known.last_region, known.present), (vault(2).0, 0, 3, false));
+    assert!(matches!(d.posted(region(3))[0].body, Some(Message::DropStub(s)) if s.move_number == 3), "the region may forget");
+    let answer = d.sign_in("anna", "ann", 2);
+    assert_eq!((answer.group, answer.region, answer.move_number), (region(3).0, 3, 4));
+    let (to, admit) = withdraw_in(&d.posted(vault(2))[0]);
+    assert_eq!((to, admit.epoch, admit.move_number, admit.carried.len()), (region(3), 2, 3, 0));
+    assert!(matches!(d.posted(region(1)).last().unwrap().body, Some(Message::Expel(_))), "admitted there the first time");
+    // Had that region gone from the map, it would enter where newcomers do.
+    let mut without = d.clone();
+    let gone = DirectoryCharacter { last_region: 9, ..d.character(c) };
+    without.records.insert(Key::Character(CharacterId(c)).encode(), gone.encode_to_vec().into());
+    assert_eq!(without.sign_in("anna", "ann", 9).group, region(1).0);
+    // It is there: the vault may forget, and a take-over goes to the region.
+    d.located(region(3), 2, c, 4);
+    assert!(matches!(d.posted(vault(2))[1].body, Some(Message::DropStub(s)) if s.move_number == 4));
+    let over = d.sign_in("anna", "ann", 3);
+    assert_eq!((over.group, over.move_number, over.epoch), (region(3).0, 4, 3));
+    assert!(matches!(&d.posted(region(3)).last().unwrap().body, Some(Message::Admit(a)) if a.epoch == 3));
+    d.check();
+}
+
+#[test]
+fn a_sign_in_meets_a_character_that_is_on_its_way_to_the_vault() {
+    let mut d = Directory::begun_with_vaults(1, 1);
+    let c = d.sign_in("anna", "ann", 1).character;
+    d.located(region(1), 1, c, 1);
+    // It has left for the vault; nobody has said so.
+    let answer = d.sign_in("anna", "ann", 2);
+    assert_eq!((answer.group, answer.move_number), (region(1).0, 1));
+    let admit = d.posted(region(1)).pop().unwrap();
+    // The region first: the session waits for the vault's word.
+    let mut late = d.clone();
+    late.deliver(region(1), 2, moved(&admit, c));
+    assert_eq!(late.character(c).waiting.as_ref().unwrap().epoch, 2);
+    assert_eq!(late.posted(vault(1)).len(), 0);
+    located_in_vault(&mut late, 1, 1, c, 2);
+    // The vault first: the session goes there at once.
+    located_in_vault(&mut d, 1, 1, c, 2);
+    d.deliver(region(1), 2, moved(&admit, c));
+    for d in [late, d] {
+        let (to, admit) = withdraw_in(&d.posted(vault(1))[0]);
+        assert_eq!((to, admit.epoch, admit.move_number, d.posted(vault(1)).len()), (region(1), 2, 2, 1));
+        assert_eq!(d.character(c).waiting, None);
+        d.check();
+    }
+}
+
+#[test]
+fn of_two_sign_ins_in_a_row_the_newer_one_follows_the_character() {
+    let mut d = Directory::begun_with_vaults(2, 1);
+    let c = d.sign_in("anna", "ann", 1).character;
+    located_in_vault(&mut d, 1, 1, c, 2);
+    assert_eq!(d.sign_in("anna", "ann", 2).group, region(1).0);
+    assert_eq!(d.sign_in("anna", "ann", 3).group, region(1).0);
+    let posted = d.posted(vault(1));
+    assert_eq!(posted.iter().map(|m| withdraw_in(m).1.epoch).collect::<Vec<_>>(), [2, 3]);
+    let expels = d.posted(region(1)).iter().filter(|m| matches!(m.body, Some(Message::Expel(_)))).count();
+    assert_eq!(expels, 0, "both are admitted by the same region");
+    // The first one took it out; the second one comes back before or after the region has spoken.
+    let mut early = d.clone();
+    early.located(region(1), 1, c, 3);
+    early.deliver(vault(1), 2, moved(&posted[1], c));
+    d.deliver(vault(1), 2, moved(&posted[1], c));
+    assert_eq!(d.character(c).waiting.as_ref().unwrap().epoch, 3);
+    d.located(region(1), 1, c, 3);
+    for d in [&early, &d] {
+        assert!(
+            matches!(&d.posted(region(1)).last().unwrap().body, Some(Message::Admit(a)) if a.epoch == 3 && a.move_number == 3)
+        );
+        d.check();
+    }
+    // It went on to region 2 and into the vault before anything of that was heard: the vault's word is enough.
+    let admit = d.posted(region(1)).pop().unwrap();
+    located_in_vault(&mut d, 1, 3, c, 5);
+    d.deliver(region(1), 2, moved(&admit, c));
+    let (to, admit) = withdraw_in(d.posted(vault(1)).last().unwrap());
+    assert_eq!((to, admit.epoch, admit.move_number), (region(1), 3, 5));
+    d.located(region(2), 1, c, 4);
+    assert!(matches!(d.posted(region(2)).last().unwrap().body, Some(Message::DropStub(s)) if s.move_number == 5));
+    // A session that is over by then is not sent on.
+    assert_eq!(d.sign_in("anna", "ann", 4).group, region(1).0);
+    let count = d.posted(vault(1)).len();
+    d.deliver(vault(1), 4, moved(&posted[1], c));
+    assert_eq!((d.posted(vault(1)).len(), d.character(c).waiting), (count, None));
+    d.check();
+}
+
+#[test]
+fn a_vault_that_takes_a_character_back_waits_for_the_next_sign_in() {
+    let mut d = Directory::begun_with_vaults(1, 1);
+    let c = d.sign_in("anna", "ann", 1).character;
+    located_in_vault(&mut d, 1, 1, c, 2);
+    d.sign_in("anna", "ann", 2);
+    let withdraw = d.posted(vault(1)).pop().unwrap();
+    located_in_vault(&mut d, 1, 2, c, 4);
+    assert_eq!(d.posted(vault(1)).len(), 1);
+    assert_eq!(withdraw_in(&withdraw).1.epoch, 2);
+    assert_eq!(d.sign_in("anna", "ann", 3).move_number, 5);
+    // With a record inside it is no message of the directory's: set aside.
+    let mut carrying = withdraw_in(&withdraw).1;
+    carrying.carried = vec![1].into();
+    let carrying = ChannelMessage { body: Some(Message::Admit(carrying)), ..withdraw };
+    d.deliver(vault(1), 3, moved(&carrying, c));
+    assert_eq!(d.counters().set_aside, 1);
+    d.check();
+}
+
+#[test]
+fn seeded_characters_are_in_their_vaults_and_a_repeated_seed_changes_nothing() {
+    let mut d = Directory::begun_with_vaults(2, 2);
+    d.sign_in("anna", "ann", 1);
+    let seed = |first, count| Body::Seed(CharacterSeed { first, count, prefix: "Bot".into() });
+    let wrong = d.apply(seed(1, 10));
+    assert_eq!((code(&wrong), wrong.next_character), (Code::Refused, 2));
+    assert_eq!(d.apply(seed(2, 1000)).next_character, 1002);
+    let before = d.records.clone();
+    assert_eq!(d.apply(seed(2, 1000)).next_character, 1002, "again");
+    assert_eq!(d.records.len(), before.len());
+    assert_eq!(code(&d.apply(seed(2, 1001))), Code::Refused);
+    let bot = d.character(900);
+    let own = vault_of(WORLD, 2, CharacterId(900));
+    assert_eq!((bot.name.as_str(), bot.account.as_str(), bot.group, bot.epoch), ("Bot900", "bot900", own.0, 0));
+    let answer = d.sign_in("bot900", "bot900", 1);
+    assert_eq!((answer.character, answer.epoch, answer.group, answer.move_number), (900, 1, region(2).0, 2));
+    assert_eq!(withdraw_in(&d.posted(own)[0]).1.move_number, 1);
+    assert_eq!(d.sign_in("anna", "BOT7", 2).code, Code::NameTaken as u32);
+    assert_eq!(d.sign_in("anna", "zed", 3).character, 1002);
+    // Somebody has a name of the next ones.
+    d.sign_in("anna", "bot1005", 4);
+    assert_eq!(code(&d.apply(seed(1004, 10))), Code::NameTaken);
+    for (first, count, prefix) in [(1004, 0, "x"), (1004, 5000, "x"), (0, 1, "x"), (1004, 1, "é"), (1004, 1, ""), (1004, 1, "x1")]
+    {
+        let bad = CharacterSeed { first, count, prefix: prefix.into() };
+        assert_ne!(code(&d.apply(Body::Seed(bad))), Code::Ok);
+    }
+    let mut without = Directory::begun(1);
+    assert_eq!(code(&without.apply(seed(1, 1))), Code::Refused);
+    d.check();
 }
 
 /// What a run of orders should lead to, told without records, channels or reads.

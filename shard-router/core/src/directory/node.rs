@@ -10,7 +10,7 @@ use marchland_proto::codes::Code;
 use marchland_proto::storage::{DirectoryAnswer, DirectoryFolder, DirectoryNode, NodeRegistered, NodeRegistration};
 use marchland_types::{GroupId, NodeId, ReplicaId, WorldId};
 
-use super::{Halt, refuse};
+use crate::group::{Halt, refuse};
 use crate::keys::Key;
 use crate::txn::Txn;
 

@@ -4,7 +4,8 @@ use marchland_proto::codes::Code;
 use marchland_proto::storage::{DirectoryAnswer, DirectoryGenesis};
 use marchland_types::{GroupId, MapEpoch, WorldId};
 
-use super::{Halt, plan, refuse};
+use super::plan;
+use crate::group::{Halt, refuse};
 use crate::keys::Key;
 use crate::map::RegionMap;
 use crate::token::TokenVerifier;
@@ -12,6 +13,8 @@ use crate::txn::Txn;
 
 /// Longest name of a world, in bytes.
 const WORLD_NAME_MAX_BYTES: usize = 64;
+/// Vaults of one world: each is a group on every node.
+pub const VAULTS_MAX: u32 = 64;
 
 pub(super) fn handle(txn: &mut Txn<'_>, mut genesis: DirectoryGenesis) -> Result<DirectoryAnswer, Halt> {
     let world = WorldId(genesis.world);
@@ -26,6 +29,13 @@ pub(super) fn handle(txn: &mut Txn<'_>, mut genesis: DirectoryGenesis) -> Result
     }
     if let Err(bad) = TokenVerifier::new(world, &genesis.token_key) {
         return refuse(Code::Malformed, bad.to_string());
+    }
+    if genesis.vaults > VAULTS_MAX {
+        return refuse(Code::TooLarge, format!("{} vaults, at most {VAULTS_MAX}", genesis.vaults));
+    }
+    let mut vaults = (1..=genesis.vaults).map(|k| GroupId::vault(world, k));
+    if let Some(vault) = vaults.find(|vault| !genesis.plans.iter().any(|plan| plan.group == vault.0)) {
+        return refuse(Code::Malformed, format!("{vault} has no plan"));
     }
     let plans = std::mem::take(&mut genesis.plans);
     txn.want(plans.iter().map(|plan| Key::Plan(GroupId(plan.group))))?;

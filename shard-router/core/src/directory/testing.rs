@@ -1,7 +1,6 @@
 //! A directory in memory, as tests see it.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use marchland_proto::storage::channel_message::Body as Message;
@@ -13,28 +12,17 @@ use marchland_proto::storage::{
 use marchland_types::{CharacterId, GroupId, LogIndex, NodeId, RegionId, ReplicaId, WorldId};
 use prost::Message as _;
 
-use super::{Stop, apply, encode_entry};
+use super::{apply, encode_entry};
+use crate::group::ApplyFault;
 use crate::keys::Key;
 use crate::names::Name;
+use crate::testing::apply_to;
 use crate::token::TokenSigner;
-use crate::txn::{Lookup, Read};
 
 pub(crate) const WORLD: WorldId = WorldId(1);
 
 pub(crate) fn region(n: u32) -> GroupId {
     GroupId::region(WORLD, RegionId(n))
-}
-
-/// Knows only what was fetched, like the shell's.
-struct Fetched<'a> {
-    all: &'a BTreeMap<Bytes, Bytes>,
-    fetched: RefCell<BTreeSet<Bytes>>,
-}
-
-impl Read for Fetched<'_> {
-    fn get(&self, key: &[u8]) -> Lookup {
-        if self.fetched.borrow().contains(key) { Lookup::Known(self.all.get(key).cloned()) } else { Lookup::Missing }
-    }
 }
 
 #[derive(Clone, Default)]
@@ -43,6 +31,18 @@ pub(crate) struct Directory {
     pub(crate) index: u64,
     /// Most rounds of fetching that an entry took.
     pub(crate) rounds_max: usize,
+}
+
+pub(crate) fn vault(k: u32) -> GroupId {
+    GroupId::vault(WORLD, k)
+}
+
+/// The same with vaults.
+pub(crate) fn genesis_with_vaults(regions: u32, vaults: u32) -> DirectoryGenesis {
+    let mut genesis = genesis(regions);
+    let replicas = genesis.plans[0].replicas.clone();
+    genesis.plans.extend((1..=vaults).map(|k| GroupPlan { group: vault(k).0, replicas: replicas.clone() }));
+    DirectoryGenesis { vaults, ..genesis }
 }
 
 pub(crate) fn genesis(regions: u32) -> DirectoryGenesis {
@@ -62,6 +62,7 @@ pub(crate) fn genesis(regions: u32) -> DirectoryGenesis {
         map: (1..=regions).map(square).collect(),
         plans: (1..=regions).map(|n| GroupPlan { group: region(n).0, replicas: replicas.clone() }).collect(),
         token_key: TokenSigner::from_seed(&[1; 32]).public_key().to_vec().into(),
+        vaults: 0,
     }
 }
 
@@ -83,36 +84,22 @@ impl Directory {
         directory
     }
 
+    pub(crate) fn begun_with_vaults(regions: u32, vaults: u32) -> Self {
+        let mut directory = Self::default();
+        assert_eq!(directory.apply(Body::Genesis(genesis_with_vaults(regions, vaults))), DirectoryAnswer::default());
+        directory
+    }
+
     pub(crate) fn apply(&mut self, body: Body) -> DirectoryAnswer {
         self.apply_bytes(&encode_entry(self.index * 50, body)).unwrap()
     }
 
-    pub(crate) fn apply_bytes(&mut self, entry: &[u8]) -> Result<DirectoryAnswer, super::ApplyFault> {
-        let fetched = Fetched { all: &self.records, fetched: RefCell::default() };
-        let mut rounds = 0;
-        let transition = loop {
-            match apply(&fetched, LogIndex(self.index), entry) {
-                Ok(transition) => break transition,
-                Err(Stop::Fault(fault)) => return Err(fault),
-                Err(Stop::Missing(keys)) => {
-                    rounds += 1;
-                    for key in keys {
-                        assert!(fetched.fetched.borrow_mut().insert(key), "asked twice");
-                    }
-                }
-            }
-        };
-        // With everything at hand the outcome is the same.
-        assert_eq!(apply(&self.records, LogIndex(self.index), entry).as_ref(), Ok(&transition));
-        for (key, value) in transition.writes {
-            match value {
-                Some(value) => drop(self.records.insert(key, value)),
-                None => drop(self.records.remove(&key)),
-            }
-        }
+    pub(crate) fn apply_bytes(&mut self, entry: &[u8]) -> Result<DirectoryAnswer, ApplyFault> {
+        let index = LogIndex(self.index);
+        let (answer, rounds) = apply_to(&mut self.records, |view| apply(view, index, entry))?;
         self.index += 1;
         self.rounds_max = self.rounds_max.max(rounds);
-        Ok(transition.answer)
+        Ok(answer)
     }
 
     pub(crate) fn sign_in(&mut self, account: &str, name: &str, request_id: u64) -> SignInAnswer {
@@ -147,7 +134,11 @@ impl Directory {
     }
 
     pub(crate) fn ack(&mut self, from: GroupId, seq: u64) -> DirectoryAnswer {
-        self.apply(Body::Ack(ChannelAck { from_group: from.0, seq }))
+        self.ack_behind(from, seq, 0)
+    }
+
+    pub(crate) fn ack_behind(&mut self, from: GroupId, seq: u64, cut: u64) -> DirectoryAnswer {
+        self.apply(Body::Ack(ChannelAck { from_group: from.0, seq, cut }))
     }
 
     fn read<M: prost::Message + Default>(&self, key: Key) -> M {
