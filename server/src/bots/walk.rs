@@ -16,7 +16,7 @@ const BEYOND_STEPS: [u32; 2] = [10, 25];
 /// Steps around an obstacle, at least and at most.
 const ASIDE_STEPS: [u32; 2] = [8, 40];
 /// Obstacles between two borders after which another direction is tried: that is the end of the world, or a lake.
-const OBSTACLES_MAX: u32 = 8;
+const OBSTACLES_MAX: u32 = 5;
 
 /// A player's way.
 #[derive(Debug)]
