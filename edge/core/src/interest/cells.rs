@@ -63,6 +63,10 @@ impl Viewer {
             && (x - x_m).abs().max((z - z_m).abs()) < slack
             && version == map.version()
         {
+            // What was seen of a region that is far now went out of view only with a later pick.
+            if self.parts.iter().skip(1).any(|part| part.cells.is_empty()) {
+                self.drop_parts(views);
+            }
             return;
         }
         let Some(own) = self.parts.first().map(|part| views[part.view].group()) else { return };
