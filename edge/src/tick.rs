@@ -159,6 +159,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         }
         for moved in &batch.moved {
             if let Some(conn) = region.newest_session(moved.character) {
+                point!("edge.moved");
                 let mut effects = Vec::new();
                 conn.borrow_mut().session.handle_moved(now, moved, &mut effects);
                 after(conn, effects);

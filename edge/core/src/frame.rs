@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use marchland_proto::records::{MotionRun, OwnState, put_i24};
 use marchland_types::limits::{QUANTA_PER_M, VISIBLE_MAX};
 
-use crate::interest::{Changes, InterestConfig, PickScratch, Seen, Viewer};
+use crate::interest::{Changes, InterestConfig, PickScratch, Seen, Standing, Viewer};
 use crate::replies::Replies;
 use crate::view::{Hot, NO_DELTA, RegionView};
 use crate::views::{ViewId, Views};
@@ -86,7 +86,7 @@ impl FrameWriter {
         let full = viewer.is_new;
         let quanta = |m: f32| (m * QUANTA_PER_M) as i32;
         let at = [quanta(own.state.position[0]), quanta(own.state.position[1]), quanta(own.state.position[2])];
-        viewer.refresh(views, config, at, &mut self.scratch, &mut self.changes);
+        viewer.refresh(views, config, Standing { at, slot: own.state.slot }, &mut self.scratch, &mut self.changes);
         // Regions go by the clocks of their owners; what a client is shown does not go back.
         viewer.server_ms = viewer.server_ms.max(view.server_ms());
         let follows = !viewer.came && viewer.parts[0].sent.is_some_and(|sent| view.deltas_follow(sent));
@@ -200,16 +200,22 @@ fn put_others<'a>(
         put_absolute(runs, seen.alias, &terms_of(seen).0.hot[seen.slot as usize], true);
     }
     put_runs(out, runs);
-    let looked = |(i, seen): &(usize, &Seen)| {
+    for seen in &viewer.seen[..changes.crossed_from] {
         let (view, terms) = terms_of(seen);
-        view.hot[seen.slot as usize].looked > terms.sent || *i >= changes.crossed_from
-    };
-    for (_, seen) in viewer.seen[..changes.enters_from].iter().enumerate().filter(looked) {
-        put_message(out, 10, |out| {
-            put_uint(out, 1, u64::from(seen.alias));
-            put_bytes(out, 2, &terms_of(seen).0.facts[seen.slot as usize].look);
-        });
+        if view.hot[seen.slot as usize].looked > terms.sent {
+            put_look(out, view, seen);
+        }
     }
+    for seen in &viewer.seen[changes.crossed_from..changes.enters_from] {
+        put_look(out, terms_of(seen).0, seen);
+    }
+}
+
+fn put_look(out: &mut Vec<u8>, view: &RegionView, seen: &Seen) {
+    put_message(out, 10, |out| {
+        put_uint(out, 1, u64::from(seen.alias));
+        put_bytes(out, 2, &view.facts[seen.slot as usize].look);
+    });
 }
 
 fn put_absolute(runs: &mut [Vec<u8>; 4], alias: u8, hot: &Hot, with_height: bool) {

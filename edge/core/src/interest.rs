@@ -15,6 +15,7 @@ mod crossing;
 
 use marchland_types::limits::{QUANTA_PER_M, VIEW_RADIUS_M, VISIBLE_DEFAULT, VISIBLE_MAX};
 
+use crate::view::RegionView;
 use crate::views::{ViewId, Views};
 use crossing::Limbo;
 
@@ -168,6 +169,17 @@ pub struct Viewer {
     arriving: u8,
 }
 
+/// Where the client's own character stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// In quanta.
+    pub(crate) at: [i32; 3],
+    /// Its slot in the own region, if it is there; else anything.
+    pub(crate) slot: u32,
+}
+
+/// No slot.
+const NO_SLOT: u32 = u32::MAX;
 /// Frames after arrival that are picked for anew: the first cells come within them.
 const ARRIVING_FRAMES: u8 = 6;
 /// Regions of which one client sees something. Where more meet, the others are not seen.
@@ -223,12 +235,12 @@ impl Viewer {
     }
 
     /// Drops who is gone, and picks anew when it is time or it has just arrived. Leaves are in `changes`, new ones at the end of
-    /// `seen`, and before them those that are another region's now. `at` is where the client's own character stands, in quanta.
+    /// `seen`, and before them those that are another region's now.
     pub(crate) fn refresh(
         &mut self,
         views: &Views,
         config: &InterestConfig,
-        at: [i32; 3],
+        own: Standing,
         scratch: &mut PickScratch,
         changes: &mut Changes,
     ) {
@@ -242,7 +254,7 @@ impl Viewer {
             self.arriving = self.arriving.saturating_sub(1);
             // Arriving does not shift the phase, or all who arrived together would be picked for together.
             self.repick_in = self.repick_in.checked_sub(1).unwrap_or(config.repick_every_ticks.saturating_sub(1));
-            self.pick(views, config, at, scratch, changes);
+            self.pick(views, config, own, scratch, changes);
         } else {
             self.repick_in -= 1;
         }
@@ -252,11 +264,12 @@ impl Viewer {
         }
     }
 
-    fn pick(&mut self, views: &Views, config: &InterestConfig, at: [i32; 3], scratch: &mut PickScratch, changes: &mut Changes) {
+    fn pick(&mut self, views: &Views, config: &InterestConfig, own: Standing, scratch: &mut PickScratch, changes: &mut Changes) {
         let keys = scratch.lay_out(views, &self.parts);
         let mark_seen = scratch.begin(keys);
+        let (marks, bases) = (&mut scratch.marks[..], &scratch.bases[..]);
         for seen in &self.seen {
-            scratch.marks[scratch.bases[usize::from(seen.part)] as usize + seen.slot as usize] = mark_seen;
+            marks[bases[usize::from(seen.part)] as usize + seen.slot as usize] = mark_seen;
         }
         scratch.candidates.clear();
         scratch.pinned.clear();
@@ -277,21 +290,23 @@ impl Viewer {
         let hysteresis = config.hysteresis_m * QUANTA_PER_M;
         let enter = radius * radius;
         let stay = (radius + hysteresis) * (radius + hysteresis);
-        let [x, z] = [at[0] as f32, at[2] as f32];
+        let [x, z] = [own.at[0] as f32, own.at[2] as f32];
+        let PickScratch { candidates, marks, pinned, bases, .. } = scratch;
         for (i, part) in self.parts.iter().enumerate() {
-            let (view, base) = (&views[part.view], scratch.bases[i]);
+            let (view, base) = (&views[part.view], bases[i]);
+            let own_slot = self.own_slot(view, own.slot);
             for &cell in &part.cells {
                 for &slot in view.slots_in(cell) {
                     let hot = &view.hot[slot as usize];
                     let (dx, dz) = (hot.at[0] as f32 - x, hot.at[2] as f32 - z);
                     let distance2 = dx * dx + dz * dz;
                     let key = base + slot;
-                    let known = scratch.marks[key as usize] == mark_seen;
-                    if distance2 > if known { stay } else { enter } {
+                    let known = marks[key as usize] == mark_seen;
+                    if distance2 > if known { stay } else { enter } || slot == own_slot {
                         continue;
                     }
                     let facts = &view.facts[slot as usize];
-                    if facts.entity == self.entity || !facts.may_see(self.character) || scratch.pinned.contains(&key) {
+                    if !facts.may_see(self.character) || pinned.contains(&key) {
                         continue;
                     }
                     if several && self.is_elsewhere(views, facts.entity, i, slot) {
@@ -303,7 +318,7 @@ impl Viewer {
                     } else {
                         distance2
                     };
-                    scratch.candidates.push((counted * facts.nearness, key));
+                    candidates.push((counted * facts.nearness, key));
                 }
             }
         }
@@ -320,22 +335,25 @@ impl Viewer {
             scratch.marks[key as usize] = mark_chosen;
         }
         let PickScratch { marks, bases, candidates, .. } = scratch;
-        let (leaves, crossed_from) = (&mut changes.leaves, changes.crossed_from);
-        let (mut index, mut crossed_stay) = (0, 0);
-        self.seen.retain(|seen| {
+        let (marks, bases) = (&mut marks[..], &bases[..]);
+        let (leaves, crossed) = (&mut changes.leaves, self.seen.len() - changes.crossed_from);
+        let mut stays = |seen: &Seen| {
             let key = bases[usize::from(seen.part)] as usize + seen.slot as usize;
             let stays = marks[key] == mark_chosen;
             if stays {
                 marks[key] = 0;
-                crossed_stay += usize::from(index >= crossed_from);
             } else {
                 leaves.push(seen.alias);
             }
-            index += 1;
             stays
-        });
+        };
+        // Those that crossed stand at the end, and stay there.
+        let mut tail = if crossed > 0 { self.seen.split_off(changes.crossed_from) } else { Vec::new() };
+        self.seen.retain(&mut stays);
+        tail.retain(&mut stays);
+        changes.crossed_from = self.seen.len();
+        self.seen.append(&mut tail);
         changes.enters_from = self.seen.len();
-        changes.crossed_from = self.seen.len() - crossed_stay;
         let mut part = 0;
         for &(_, key) in candidates.iter() {
             if marks[key as usize] != mark_chosen || self.free == 0 {
@@ -357,6 +375,14 @@ impl Viewer {
             self.names[usize::from(alias)] = Name { entity: facts.entity, move_number: facts.move_number };
             self.seen.push(Seen { part: part as u8, slot, generation: hot.generation, alias });
         }
+    }
+}
+
+impl Viewer {
+    /// Its own character's slot in a view. `hint` is where it should be.
+    fn own_slot(&self, view: &RegionView, hint: u32) -> u32 {
+        let is_there = view.facts.get(hint as usize).is_some_and(|facts| facts.entity == self.entity);
+        if is_there { hint } else { view.slot_of(self.entity).unwrap_or(NO_SLOT) }
     }
 }
 

@@ -163,6 +163,21 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_watched_or_not_is_in_one_list() {
+        let mut up = uplink();
+        up.unwatch(5);
+        up.watch(5);
+        up.attach(AttachOrder { character: 5, ..Default::default() });
+        let sent = up.take();
+        assert_eq!((sent.watch_sessions, sent.unwatch_sessions, sent.attaches.len()), (vec![5], vec![], 1));
+        // It went on before the order was sent: of no use any more.
+        up.attach(AttachOrder { character: 5, ..Default::default() });
+        up.unwatch(5);
+        let sent = up.take();
+        assert_eq!((sent.watch_sessions, sent.unwatch_sessions, sent.attaches.len()), (vec![], vec![5], 0));
+    }
+
+    #[test]
     fn a_cell_is_never_in_both_lists() {
         let mut up = uplink();
         up.cells((vec![1], vec![]));

@@ -63,6 +63,10 @@ impl Viewer {
             && (x - x_m).abs().max((z - z_m).abs()) < slack
             && version == map.version()
         {
+            // What was seen of a region that is far now went out of view only with a later pick.
+            if self.parts.iter().skip(1).any(|part| part.cells.is_empty()) {
+                self.drop_parts(views);
+            }
             return;
         }
         let Some(own) = self.parts.first().map(|part| views[part.view].group()) else { return };
@@ -87,7 +91,7 @@ impl Viewer {
         part.hold(&mut views[part.view], around, |_| true);
         for region in map.near(own) {
             let near = region.distance_m(x_m, z_m) <= wanted_m + AUTHORITY_MAX_M;
-            if !near || !around.cells().any(|cell| region.may_hold(cell)) {
+            if !near || !around.any(|cell| region.may_hold(cell)) {
                 continue;
             }
             let known = views.find(region.group).and_then(|view| self.parts.iter().position(|part| part.view == view));
@@ -131,24 +135,36 @@ impl Viewer {
 impl Part {
     /// Holds the cells around a place that are `wanted`.
     fn hold(&mut self, view: &mut RegionView, around: Around, wanted: impl Fn(CellId) -> bool) {
-        for id in around.cells() {
-            if !self.cells.iter().any(|&held| view.cell_id(held) == id.pack())
-                && wanted(id)
-                && let Some(cell) = view.retain(id.pack())
-            {
-                self.cells.push(cell);
+        let Around { x_m, z_m, wanted_m } = around;
+        let (low, high) = around.corners();
+        for x in low.x..=high.x {
+            for z in low.z..=high.z {
+                let id = CellId { x, z };
+                if distance_m(id, x_m, z_m) > wanted_m
+                    || self.cells.iter().any(|&held| view.cell_id(held) == id.pack())
+                    || !wanted(id)
+                {
+                    continue;
+                }
+                if let Some(cell) = view.retain(id.pack()) {
+                    self.cells.push(cell);
+                }
             }
         }
     }
 }
 
 impl Around {
-    fn cells(self) -> impl Iterator<Item = CellId> {
+    /// Of the square around all of them, both inclusive.
+    fn corners(self) -> (CellId, CellId) {
         let Self { x_m, z_m, wanted_m } = self;
-        let low = CellId::of(x_m - wanted_m, z_m - wanted_m);
-        let high = CellId::of(x_m + wanted_m, z_m + wanted_m);
-        let square = (low.x..=high.x).flat_map(move |x| (low.z..=high.z).map(move |z| CellId { x, z }));
-        square.filter(move |cell| distance_m(*cell, x_m, z_m) <= wanted_m)
+        (CellId::of(x_m - wanted_m, z_m - wanted_m), CellId::of(x_m + wanted_m, z_m + wanted_m))
+    }
+
+    fn any(self, is: impl Fn(CellId) -> bool) -> bool {
+        let (low, high) = self.corners();
+        let mut square = (low.x..=high.x).flat_map(|x| (low.z..=high.z).map(move |z| CellId { x, z }));
+        square.any(|cell| distance_m(cell, self.x_m, self.z_m) <= self.wanted_m && is(cell))
     }
 }
 

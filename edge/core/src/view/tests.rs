@@ -87,6 +87,35 @@ fn cells_linger_and_are_then_forgotten_with_their_entities() {
 }
 
 #[test]
+fn where_entities_went_is_known_for_a_while() {
+    let mut view = view();
+    view.retain(5);
+    let of = |entity, move_number| EntityRecord { move_number, ..record(entity as u32, entity, 0) };
+    let part = |handed, entities| CellPart { cell: 5, handed, entities, ..CellPart::default() };
+    let went = |entity, move_number| HandedOff { slot: entity as u32, entity, move_number, to_group: 2 };
+    view.apply(&batch(1, vec![CellPart { full: true, ..part(vec![], vec![of(1, 4), of(2, 4), of(3, 4)]) }]));
+    // One of them is back in the same tick, and one slot has another occupant.
+    let other = EntityRecord { slot: 2, ..of(9, 1) };
+    view.apply(&batch(2, vec![part(vec![went(1, 5), went(2, 5), went(3, 5)], vec![of(3, 6), other])]));
+    view.check();
+    assert_eq!([1, 2, 3, 9].map(|entity| view.slot_of(entity)), [None, None, Some(3), Some(2)]);
+    assert_eq!([1, 2, 3].map(|entity| view.handed(entity)), [Some(5), Some(5), None]);
+    assert_eq!((view.find(3, 6), view.find(3, 7)), (Some(3), None));
+    // Back, and gone again later: the later time counts.
+    view.apply(&batch(20, vec![part(vec![], vec![of(1, 6)])]));
+    view.apply(&batch(21, vec![part(vec![went(1, 7)], vec![])]));
+    for tick in 22..21 + u64::from(HANDED_TICKS) {
+        view.apply(&batch(tick, vec![]));
+    }
+    assert_eq!([1, 2].map(|entity| view.handed(entity)), [Some(7), None]);
+    for tick in 61..64 {
+        view.apply(&batch(tick, vec![]));
+    }
+    assert_eq!(view.handed(1), None);
+    view.check();
+}
+
+#[test]
 fn an_owner_can_not_make_the_tables_large() {
     let mut view = view();
     view.retain(5);
@@ -98,21 +127,27 @@ fn an_owner_can_not_make_the_tables_large() {
 }
 
 fn any_part() -> impl Strategy<Value = CellPart> {
-    let entity = (0..6u32, 1..8u64, -2000..2000i32).prop_map(|(slot, entity, x)| record(slot, entity, x));
+    let entity = (0..6u32, 1..8u64, -2000..2000i32, 0..4u64)
+        .prop_map(|(slot, entity, x, move_number)| EntityRecord { move_number, ..record(slot, entity, x) });
     let entities = proptest::collection::vec(entity, 0..4);
     let motion = proptest::collection::vec((0..7u32, -2000..2000i32), 0..4);
     let left = proptest::collection::vec(0..7u32, 0..4);
-    (0..4u32, any::<bool>(), entities, motion, left, 0..20usize).prop_map(|(cell, full, entities, motion, left, cut)| {
-        let mut bytes = Vec::new();
-        for (slot, x) in motion {
-            Motion { slot, x, delta: Some([1, 0, 0]), ..Motion::default() }.put(&mut bytes);
-        }
-        // Now and then not a whole number of records.
-        if cut == 0 {
-            bytes.pop();
-        }
-        CellPart { cell, full, entities, motion: bytes.into(), left, events: vec![], handed: vec![] }
-    })
+    let handed =
+        (0..7u32, 1..8u64, 0..4u64).prop_map(|(slot, entity, move_number)| HandedOff { slot, entity, move_number, to_group: 2 });
+    let handed = proptest::collection::vec(handed, 0..3);
+    (0..4u32, any::<bool>(), entities, motion, left, 0..20usize, handed).prop_map(
+        |(cell, full, entities, motion, left, cut, handed)| {
+            let mut bytes = Vec::new();
+            for (slot, x) in motion {
+                Motion { slot, x, delta: Some([1, 0, 0]), ..Motion::default() }.put(&mut bytes);
+            }
+            // Now and then not a whole number of records.
+            if cut == 0 {
+                bytes.pop();
+            }
+            CellPart { cell, full, entities, motion: bytes.into(), left, events: vec![], handed }
+        },
+    )
 }
 
 proptest! {
