@@ -3,6 +3,8 @@
 //!
 //! Commits are timed from outside, by cuts: an entry of the region's log like a tick, and the call to its owner with it. At the end
 //! everything must be there once, by what players were told and by `verify`.
+//!
+//! With `--kill-every` a node is killed again and again meanwhile, the next one each time, and the world is verified between two kills.
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,6 +37,10 @@ const JOIN_WITHIN: Duration = Duration::from_secs(60);
 const COMMIT_EVERY: Duration = Duration::from_millis(500);
 /// How long the last look at the whole world may take.
 const VERIFY_WITHIN: Duration = Duration::from_secs(30);
+/// And one between two kills, in which regions may have no owner.
+const VERIFY_AMONG_KILLS_WITHIN: Duration = Duration::from_secs(5);
+/// A node that was killed stays away for so long.
+const DOWN: Duration = Duration::from_millis(500);
 
 /// Arguments of `marchland bench handoff`.
 #[derive(Args, Clone, Debug)]
@@ -52,13 +58,27 @@ pub(super) struct HandoffArgs {
     /// Make the world an open square of this side in metres instead of a copy of the demo map for each region.
     #[arg(long)]
     open_ground_m: Option<f32>,
+    /// Kill a node every so many seconds, one after the other, and start it again; 0 kills none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    kill_every: u64,
 }
 
 /// What was seen while players crossed borders.
 struct Seen {
     report: Report,
-    verdict: VerifyReport,
+    /// Of the whole world: while players walked, and after they had gone.
+    verdicts: Vec<VerifyReport>,
+    /// Looks that got no answer, as while a region has no owner.
+    unanswered: u32,
+    kills: u32,
     commit_ms: Times,
+}
+
+impl Seen {
+    /// Most of something that any look at the world found.
+    fn most(&self, of: impl Fn(&VerifyReport) -> u64) -> u64 {
+        self.verdicts.iter().map(of).max().unwrap_or(0)
+    }
 }
 
 pub(super) async fn run(args: &HandoffArgs, dir: &Path, talk: bool) -> anyhow::Result<Outcome> {
@@ -101,16 +121,42 @@ async fn cross(args: &HandoffArgs, servers: &mut LocalCluster, talk: bool) -> an
     let mut commits = histogram();
     let (began, mut region) = (Instant::now(), 0);
     let end = began + Duration::from_secs(args.seconds);
+    let mut kill_at = (args.kill_every > 0).then(|| began + Duration::from_secs(args.kill_every));
+    let (mut verdicts, mut unanswered, mut kills) = (Vec::new(), 0, 0);
     while Instant::now() < end {
         sleep_until(end.min(Instant::now() + COMMIT_EVERY)).await;
         time_commit(cluster.admin(), region, &mut commits).await;
         region += 1;
         bar.set_position(began.elapsed().as_secs());
+        if kill_at.is_some_and(|at| Instant::now() >= at) {
+            match verify(cluster.admin(), VERIFY_AMONG_KILLS_WITHIN).await {
+                Ok(verdict) => verdicts.push(verdict),
+                Err(_) => unanswered += 1,
+            }
+            kill(servers, kills % 3 + 1).await?;
+            kills += 1;
+            kill_at = Some(began + Duration::from_secs(args.kill_every) * (kills + 1));
+        }
     }
     bar.finish_and_clear();
+    if kills > 0 {
+        servers.until_ready().await?;
+    }
     // While they still walk: that is when something could be lost.
-    let verdict = verify(cluster.admin(), VERIFY_WITHIN).await.context("the world can not be verified")?;
-    Ok(Seen { report: bots.stop().await, verdict, commit_ms: Times::of(&commits) })
+    verdicts.push(verify(cluster.admin(), VERIFY_WITHIN).await.context("the world can not be verified")?);
+    let report = bots.stop().await;
+    verdicts.push(verify(cluster.admin(), VERIFY_WITHIN).await.context("the world can not be verified afterwards")?);
+    Ok(Seen { report, verdicts, unanswered, kills, commit_ms: Times::of(&commits) })
+}
+
+/// Kills a node, and starts it again a moment later.
+async fn kill(servers: &mut LocalCluster, node: u32) -> anyhow::Result<()> {
+    let process = servers.node(node).with_context(|| format!("there is no node {node}"))?;
+    process.signal(libc::SIGKILL)?;
+    process.ended().await?;
+    sleep(DOWN).await;
+    process.restart()?;
+    Ok(())
 }
 
 /// Times a commit in the `number`-th region, round and round. One that fails, as while a region changes hands, is no commit.
@@ -131,12 +177,15 @@ async fn time_commit(cluster: &AdminCluster, number: usize, commits: &mut Histog
 }
 
 fn outcome(args: &HandoffArgs, seen: &Seen) -> anyhow::Result<Outcome> {
-    let Seen { report, verdict, commit_ms } = seen;
+    let Seen { report, commit_ms, .. } = seen;
     ensure!(report.handoffs > 0, "nobody came into another region: nothing was measured");
     ensure!(commit_ms.count > 0, "no commit was timed: there is nothing to compare with");
     let limit_ms = 2 * TICK_MS + commit_ms.p99 + report.tick_to_client_ms.p99;
-    let lost = report.commands_lost + verdict.missing_items + verdict.characters_missing;
-    let doubled = report.commands_duplicated + verdict.duplicated_items + verdict.characters_in_two_places;
+    let lost = report.commands_lost + seen.most(|v| v.missing_items + v.characters_missing);
+    let doubled = report.commands_duplicated + seen.most(|v| v.duplicated_items + v.characters_in_two_places);
+    let wrong = lost + doubled + report.rollbacks + seen.most(|v| v.divergent);
+    let complaints = report.complaints.join("; ");
+    ensure!(wrong == 0, "{lost} lost, {doubled} doubled, {} rollbacks: {:?}; {complaints}", report.rollbacks, seen.verdicts);
     let ground = args.open_ground_m.map_or("map".to_owned(), |side_m| format!("open, {side_m} m"));
     Ok(Outcome {
         name: "handoff",
@@ -145,6 +194,7 @@ fn outcome(args: &HandoffArgs, seen: &Seen) -> anyhow::Result<Outcome> {
             "seconds": args.seconds,
             "grid": args.grid.to_string(),
             "ground": ground,
+            "kill_every": args.kill_every,
             "nodes": 3,
             "fsync": true,
         }),
@@ -158,9 +208,16 @@ fn outcome(args: &HandoffArgs, seen: &Seen) -> anyhow::Result<Outcome> {
             "commands_acked": report.commands_acked,
             "rollbacks": report.rollbacks,
             "disconnects": report.disconnects,
-            "divergent": verdict.divergent,
-            "characters_in_flight": verdict.characters_in_flight,
-            "complaints": report.complaints,
+            "kills": seen.kills,
+            "verified": seen.verdicts.len(),
+            "not_verified": seen.unanswered,
+            "divergent": seen.most(|v| v.divergent),
+            "characters_in_two_places": seen.most(|v| v.characters_in_two_places),
+            "characters_missing": seen.most(|v| v.characters_missing),
+            "characters_in_flight": seen.most(|v| v.characters_in_flight),
+            "blackout_ms": report.blackout_ms,
+            // Lost connections are what kills are about; they are told only beside something worse.
+            "complaints": if seen.kills > 0 && report.sound() { Vec::new() } else { report.complaints.clone() },
         }),
         baseline: json!({
             "tick_ms": TICK_MS,

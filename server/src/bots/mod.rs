@@ -5,6 +5,7 @@ mod report;
 mod token;
 mod truth;
 mod walk;
+mod ways;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,7 +40,7 @@ pub enum Behaviour {
     Gather,
     /// Walk as the crowd measurement prescribes.
     Crowd,
-    /// Walk in one direction until another region begins, a little further, and back again, over and over.
+    /// Walk over the nearest border into another region, and back again, over and over.
     Cross,
 }
 
@@ -161,6 +162,7 @@ impl Bots {
             (true, Some(authority)) => Some(crate::cluster::player_tls(authority)?),
             (true, None) => bail!("an edge speaks TLS, but no authority was named"),
         };
+        let ways = Arc::default();
         let players = (0..options.count).map(|number| Player {
             number,
             name: format!("{}-{number}", options.name),
@@ -171,6 +173,7 @@ impl Bots {
             shared: shared.clone(),
             stop: stopped.clone(),
             longest_gap: LongestGap::default(),
+            ways: Arc::clone(&ways),
         });
         let players: Vec<_> = players.collect();
         let running = tokio::spawn(async move {

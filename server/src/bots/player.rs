@@ -13,13 +13,14 @@ use marchland_types::seam::Clock;
 use prost::Message;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::report::{LongestGap, Shared};
 use super::token;
 use super::truth::Truth;
 use super::walk::Walk;
+use super::ways::Ways;
 use super::{Behaviour, Target};
 use crate::seams::SystemClock;
 
@@ -56,6 +57,8 @@ pub(super) struct Player {
     pub(super) shared: Arc<Shared>,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) longest_gap: LongestGap,
+    /// The map, for those who cross borders; asked for once for all players.
+    pub(super) ways: Arc<OnceCell<Option<Ways>>>,
 }
 
 /// Why a connection was left.
@@ -131,6 +134,9 @@ impl Player {
 
     async fn connect(&self, target: usize, resume: Option<&ResumeKey>) -> anyhow::Result<Client> {
         let target = &self.targets[target % self.targets.len()];
+        if self.behaviour == Behaviour::Cross {
+            self.ways.get_or_init(|| learn_ways(&target.http)).await;
+        }
         let login = match resume {
             Some(key) => Login::Resume(key.clone()),
             None => Login::SignIn { token: token::fetch(&target.http, &self.name).await?, character_name: self.name.clone() },
@@ -248,7 +254,13 @@ impl Player {
             }
             _ => {
                 match self.behaviour {
-                    Behaviour::Cross => walk.cross(rng, here, client.view.newest().region),
+                    Behaviour::Cross => {
+                        let region = client.view.newest().region;
+                        let known = self.ways.get().and_then(Option::as_ref);
+                        if !known.is_some_and(|ways| walk.cross_by(ways, here, region)) {
+                            walk.cross(rng, here, region);
+                        }
+                    }
                     Behaviour::Wander | Behaviour::Gather | Behaviour::Crowd => {
                         walk.step(rng, here, vein.filter(|(_, d)| *d >= REACH_M).map(|(at, _)| at));
                     }
@@ -262,6 +274,12 @@ impl Player {
         self.shared.sent();
         client.flush().await
     }
+}
+
+/// The map, or nothing: then one finds the way without it.
+async fn learn_ways(http: &str) -> Option<Ways> {
+    let map = token::fetch_map(http).await.and_then(|json| Ways::parse(&json));
+    map.inspect_err(|error| tracing::warn!(%error, "players cross borders without a map")).ok()
 }
 
 fn ask(client: &mut Client, truth: &mut Truth, now: Duration, code: u32, body: Bytes) -> Result<u64, ClientError> {

@@ -5,6 +5,8 @@ use std::f32::consts::{PI, TAU};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
+use super::ways::Ways;
+
 /// Less than this in one step is standing, in metres.
 const STUCK_M: f32 = 0.05;
 /// Steps in which one must have got on, and how far in the direction of the course, in metres: frames may be late for a while, and that
@@ -17,6 +19,12 @@ const BEYOND_STEPS: [u32; 2] = [10, 25];
 const ASIDE_STEPS: [u32; 2] = [8, 40];
 /// Obstacles between two borders after which another direction is tried: that is the end of the world, or a lake.
 const OBSTACLES_MAX: u32 = 5;
+
+/// This near a place counts as having reached it, in metres.
+const REACHED_M: f32 = 0.7;
+/// Steps that one waits at the end of the way for the region to change, and after which any way is given up.
+const WAIT_STEPS: u32 = 30;
+const WAY_STEPS_MAX: u32 = 900;
 
 /// A player's way.
 #[derive(Debug)]
@@ -39,6 +47,10 @@ struct Crossing {
     /// Steps that the way around an obstacle still takes.
     aside: u32,
     obstacles: u32,
+    /// The way to the other side, if the map is known: places that are still to come, the next one last.
+    way: Vec<[f32; 2]>,
+    /// Steps since the way was found.
+    on_way: u32,
     /// Where one was so many steps ago.
     mark: [f32; 2],
     since_mark: u32,
@@ -98,6 +110,29 @@ impl Walk {
         }
         self.steps_left -= 1;
         self.heading += rng.random_range(-0.1..0.1);
+    }
+
+    /// A step of somebody who goes back and forth over the nearest border, and knows the map. False when there is no way.
+    pub(super) fn cross_by(&mut self, ways: &Ways, here: [f32; 2], region: u32) -> bool {
+        let crossing = &mut self.crossing;
+        crossing.on_way += 1;
+        let reached = |at: [f32; 2]| (at[0] - here[0]).hypot(at[1] - here[1]) < REACHED_M;
+        while crossing.way.last().is_some_and(|at| reached(*at)) {
+            crossing.way.pop();
+        }
+        // One is on the other side when the frames say so, which may be a while after one stands there.
+        let crossed = crossing.region != region;
+        let waited = crossing.way.is_empty() && crossing.on_way > WAIT_STEPS;
+        if crossed || waited || crossing.on_way > WAY_STEPS_MAX {
+            (crossing.region, crossing.on_way) = (region, 0);
+            crossing.way = ways.over_a_border(here);
+            crossing.way.reverse();
+        }
+        match crossing.way.last() {
+            Some([x, z]) => self.heading = (z - here[1]).atan2(x - here[0]),
+            None => return !waited,
+        }
+        true
     }
 
     /// A step of somebody who goes back and forth over the borders of regions.

@@ -42,6 +42,9 @@ pub const ALL: &[Bug] = &[
     bug("late-frame", "standard", 500, "an edge shows a batch of an owner that was replaced"),
     bug("delayed-attach", "standard", 500, "an attach that a newer one has overtaken counts"),
     bug("odd-leader-obeyed", "odd-replica", 50, "a replica whose state is not the majority's goes on, the owner's included"),
+    bug("handoff-releases-after-activating", "borders", 50, "an entity that is handed off goes on living in its old region"),
+    bug("handoff-forgets-session", "borders", 50, "a character is handed off without its session"),
+    bug("stale-location-update", "borders", 500, "of two reports where a character is, the one that comes last counts"),
     bug("panicking-entry", "standard", 50, "an entry panics while it is applied"),
     bug("hash-map-order", "standard", 50, "a step goes through a hash map, whose order is another one on every replica"),
 ];
