@@ -139,7 +139,7 @@ struct EndpointArgs {
     #[arg(long, value_name = "PATH", required_unless_present = "endpoint", conflicts_with = "endpoint")]
     ready_file: Option<PathBuf>,
     /// World of the ready file. Needed when there are several; the status of the cluster is that of all of them.
-    #[arg(long, value_name = "NAME", requires = "ready_file")]
+    #[arg(long, value_name = "NAME", requires = "ready_file", conflicts_with = "endpoint")]
     world: Option<String>,
     /// Cluster address of a node; once for each node, all of one world.
     #[arg(long, value_name = "HOST:PORT", requires_all = ["authority", "certificate", "key", "token_file"])]

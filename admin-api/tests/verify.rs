@@ -48,7 +48,8 @@ async fn all_groups_of_a_world_take_one_cut() {
         let mut world = world.lock().unwrap();
         world.cut = 4;
         // Item 8 and character 2 are between regions 2 and 3.
-        let in_flight = vec![InFlight { to_group: region(3).0, seq: 5, items: vec![8], characters: vec![2] }];
+        let in_flight =
+            vec![InFlight { to_group: region(3).0, seq: 5, items: vec![8], characters: vec![2], ..InFlight::default() }];
         let second = InspectReply { items: vec![7], items_minted: 2, in_flight, ..InspectReply::default() };
         world.more.insert(region(2), (9, second));
         let taken = vec![Taken { from_group: region(2).0, seq: 4 }];

@@ -68,6 +68,8 @@ export const Code = Object.freeze({
   Goodbye: 23,
   // The world is not made yet.
   Unborn: 24,
+  // The character went to another region, which is named.
+  Moved: 25,
 });
 
 // Why a message could not be read or written. Nothing else is thrown by this module.

@@ -377,7 +377,8 @@ mod tests {
         let (mut from, mut to) = (state(&[1, 2], &[4, 5]), state(&[3], &[6]));
         from.items.retain(|item| *item != 2);
         from.characters.retain(|character| *character != 5);
-        from.in_flight = vec![InFlight { to_group: group(2).0, seq: 7, items: vec![2], characters: vec![5] }];
+        from.in_flight =
+            vec![InFlight { to_group: group(2).0, seq: 7, items: vec![2], characters: vec![5], ..InFlight::default() }];
         to.taken = vec![Taken { from_group: group(1).0, seq: taken }, Taken { from_group: group(9).0, seq: 99 }];
         if taken >= 7 {
             to.items.push(2);

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use marchland_proto::cluster;
+use marchland_proto::cluster::{self, InFlight};
 use marchland_proto::storage::EntityHandoff;
 use marchland_types::{CutNumber, LogIndex, Tick};
 
 use crate::channel::Body;
 use crate::codec::Writer;
 use crate::game::Game;
-use crate::record;
+use crate::record::{self, Record};
 use crate::world::state::State;
 
 /// A region's state at one moment. Sending and keeping it is cheap; whoever writes the region copies what it changes.
@@ -88,25 +88,16 @@ impl<G: Game> RegionView<G> {
         }
         for (character, dormant) in self.state.dormants.iter() {
             reply.characters.push(character.0);
-            if let Ok(record) = record::Record::take(&dormant.record) {
-                let items: Vec<u64> = record.inventory.items.iter().map(|item| item.item.0).collect();
-                reply.items.extend_from_slice(&items);
-                let (applied_seq, last_reply_seq) =
-                    record.session.as_ref().map_or((0, 0), |(session, mover)| (mover.applied_seq.0, session.last_reply_seq.0));
-                reply.sessions.push(cluster::SessionSummary {
-                    character: character.0,
-                    name: record.identity.name.to_string(),
-                    epoch: dormant.epoch.0,
-                    applied_seq,
-                    last_reply_seq,
-                    items,
-                });
+            if let Ok(record) = Record::take(&dormant.record) {
+                reply.items.extend(items_in(&record));
+                reply.sessions.push(summary(character.0, dormant.epoch.0, &record));
             }
         }
         for handoff in self.state.set_aside.iter() {
-            let (items, characters) = carried(handoff);
-            reply.items.extend(items);
-            reply.characters.extend(characters);
+            let held = carried(handoff);
+            reply.items.extend(held.items);
+            reply.characters.extend(held.characters);
+            reply.sessions.extend(held.sessions);
         }
         reply.items.sort_unstable();
         reply.characters.sort_unstable();
@@ -117,32 +108,56 @@ impl<G: Game> RegionView<G> {
     }
 
     /// What waits in outboxes and carries characters or items.
-    fn in_flight(&self) -> Vec<cluster::InFlight> {
+    fn in_flight(&self) -> Vec<InFlight> {
         let mut waiting = Vec::new();
         for (to, messages) in self.state.channels.outboxes() {
             for message in messages {
-                let (items, characters) = match &message.body {
+                let carried = match &message.body {
                     Some(Body::Handoff(handoff)) => carried(handoff),
-                    Some(Body::Deposit(deposit)) => (record::items_of(&deposit.record), vec![deposit.character]),
+                    Some(Body::Deposit(deposit)) => InFlight {
+                        items: record::items_of(&deposit.record),
+                        characters: vec![deposit.character],
+                        ..InFlight::default()
+                    },
                     _ => continue,
                 };
-                waiting.push(cluster::InFlight { to_group: to.0, seq: message.seq, items, characters });
+                waiting.push(InFlight { to_group: to.0, seq: message.seq, ..carried });
             }
         }
         waiting
     }
 }
 
-/// Items and characters of a handoff.
-fn carried(handoff: &EntityHandoff) -> (Vec<u64>, Vec<u64>) {
-    let (mut items, mut characters) = (Vec::new(), Vec::new());
+/// What a handoff carries.
+fn carried(handoff: &EntityHandoff) -> InFlight {
+    let mut carried = InFlight::default();
     for bytes in std::iter::once(&handoff.record).chain(&handoff.attached) {
-        if let Ok(record) = record::Record::take(bytes) {
-            items.extend(record.inventory.items.iter().map(|item| item.item.0));
-            characters.extend(record.identity.character.map(|character| character.0));
+        let Ok(record) = Record::take(bytes) else { continue };
+        carried.items.extend(items_in(&record));
+        if let Some(character) = record.identity.character {
+            carried.characters.push(character.0);
+            let epoch = record.session.as_ref().map_or(0, |(session, _)| session.epoch.0);
+            carried.sessions.push(summary(character.0, epoch, &record));
         }
     }
-    (items, characters)
+    carried
+}
+
+fn items_in(record: &Record) -> impl Iterator<Item = u64> + '_ {
+    record.inventory.items.iter().map(|item| item.item.0)
+}
+
+fn summary(character: u64, epoch: u64, record: &Record) -> cluster::SessionSummary {
+    let (applied_seq, last_reply_seq) =
+        record.session.as_ref().map_or((0, 0), |(session, mover)| (mover.applied_seq.0, session.last_reply_seq.0));
+    cluster::SessionSummary {
+        character,
+        name: record.identity.name.to_string(),
+        epoch,
+        applied_seq,
+        last_reply_seq,
+        items: items_in(record).collect(),
+    }
 }
 
 #[cfg(test)]

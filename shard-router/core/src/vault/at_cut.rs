@@ -98,6 +98,7 @@ impl VaultAtCut {
             seq,
             items: items.clone(),
             characters: vec![*character],
+            sessions: Vec::new(),
         };
         self.outbox.iter().map(one).collect()
     }

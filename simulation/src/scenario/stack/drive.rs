@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use marchland_proto::cluster::InspectReply;
+use marchland_proto::cluster::{InspectReply, SessionSummary};
 use marchland_types::{CharacterId, CommandSeq, GroupId, Incarnation, ItemId, LogIndex, NodeId, ReplicaId};
 use rand::RngExt;
 
@@ -133,17 +133,18 @@ fn final_state(node: u32, regions: &BTreeMap<GroupId, InspectReply>, players: u6
             if waiting.seq > taken.map_or(0, |taken| taken.seq) {
                 items.extend(&waiting.items);
                 characters.extend(&waiting.characters);
+                sessions_of(&waiting.sessions, players, &mut state);
             }
         }
         state.items.extend(items.into_iter().map(ItemId));
         state.characters.extend(characters.into_iter().map(CharacterId));
-        sessions_of(held, players, &mut state);
+        sessions_of(&held.sessions, players, &mut state);
     }
     state
 }
 
-fn sessions_of(held: &InspectReply, players: u64, state: &mut FinalState) {
-    for session in &held.sessions {
+fn sessions_of(sessions: &[SessionSummary], players: u64, state: &mut FinalState) {
+    for session in sessions {
         let Some(person) = (1..=players).find(|person| name_of(*person) == session.name) else { continue };
         let client = client_of(person, session.epoch);
         state.applied_up_to.insert(client, CommandSeq(session.applied_seq));
