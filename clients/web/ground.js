@@ -6,7 +6,8 @@
 export const WALKER_RADIUS_M = 0.3;
 const GAP_M = 1 / 1024;
 
-// From what `/play/map.json` says: `{ open: true, side_m }`, or `{ width, height, tile_m, solid, kinds, kind_names }`.
+// From what `/play/map.json` says: `{ open: true, side_m }`, or `{ width, height, tile_m, solid, kinds, kind_names }` and how often
+// that lies side by side: `columns` and `rows`. Where two copies meet, the outermost tiles of both are free.
 export function groundFrom(map) {
   if (map.open === true) {
     if (!(map.side_m > 1)) throw new Error(`map.json: side_m is ${map.side_m}`);
@@ -29,7 +30,7 @@ export class OpenGround {
 }
 
 export class TileGround {
-  constructor({ width, height, tile_m: tileM, solid, kinds = [], kind_names: kindNames = [] }) {
+  constructor({ width, height, tile_m: tileM, solid, kinds = [], kind_names: kindNames = [], columns = 1, rows = 1 }) {
     if (!(width > 0 && height > 0 && tileM > 0) || solid?.length !== width * height) {
       throw new Error(`map.json: ${width} × ${height} tiles of ${tileM} m with ${solid?.length} entries in solid`);
     }
@@ -37,20 +38,38 @@ export class TileGround {
     this.width = width;
     this.height = height;
     this.tileM = tileM;
-    this.widthM = width * tileM;
-    this.depthM = height * tileM;
+    // Tiles of all copies.
+    this.wide = width * columns;
+    this.deep = height * rows;
+    this.widthM = this.wide * tileM;
+    this.depthM = this.deep * tileM;
     this.solid = Uint8Array.from(solid, (tile) => (tile ? 1 : 0));
     this.kinds = kinds.length === solid.length ? kinds : [];
     this.kindNames = kindNames;
   }
 
   isSolid(x, z) {
-    return x < 0 || z < 0 || x >= this.width || z >= this.height || this.solid[z * this.width + x] === 1;
+    if (x < 0 || z < 0 || x >= this.wide || z >= this.deep) return true;
+    return !this.isJoint(x, z) && this.solid[this.inCopy(x, z)] === 1;
+  }
+
+  // Where a tile of any copy stands in the lists.
+  inCopy(x, z) {
+    return (z % this.height) * this.width + (x % this.width);
+  }
+
+  // Whether a tile is an outermost one of its copy, and not of the whole.
+  isJoint(x, z) {
+    const [inX, inZ] = [x % this.width, z % this.height];
+    const rim = inX === 0 || inZ === 0 || inX === this.width - 1 || inZ === this.height - 1;
+    const outer = x === 0 || z === 0 || x === this.wide - 1 || z === this.deep - 1;
+    return rim && !outer;
   }
 
   // The name of a tile's kind; `ground` or `wall` where the map does not say.
   kind(x, z) {
-    const kind = this.kinds[z * this.width + x];
+    if (x >= 0 && z >= 0 && x < this.wide && z < this.deep && this.isJoint(x, z)) return 'ground';
+    const kind = this.kinds[this.inCopy(x, z)];
     if (typeof kind === 'string') return kind;
     return this.kindNames[kind] ?? (this.isSolid(x, z) ? 'wall' : 'ground');
   }

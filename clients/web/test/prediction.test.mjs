@@ -28,6 +28,20 @@ test('walls stop and are slid along, as on the server', () => {
   assert.deepEqual(new OpenGround(10).walk([5, 5], [100, -100]), [9.7, 0.3]);
 });
 
+test('copies of a map that lie side by side are open to each other', () => {
+  const rows = ['####', '#..#', '#.##', '####'];
+  const solid = rows.flatMap((row) => [...row].map((tile) => (tile === '#' ? 1 : 0)));
+  const ground = groundFrom({ width: 4, height: 4, tile_m: 2, solid, columns: 2, rows: 3 });
+  assert.deepEqual([ground.widthM, ground.depthM], [16, 24]);
+  const drawn = Array.from({ length: 12 }, (_, z) => Array.from({ length: 8 }, (_, x) => (ground.isSolid(x, z) ? '#' : '.')).join(''));
+  // As the server's own test says.
+  const joined = ['#......#', '#......#'];
+  assert.deepEqual(drawn, ['########', '#......#', '#.#...##', ...joined, '#......#', '#.#...##', ...joined, '#......#', '#.#...##', '########']);
+  assert.deepEqual(ground.walk([5, 3], [6, 0]), [11, 3]);
+  assert.ok(ground.walk([13, 3], [9, 0])[0] < 13.7, 'the wall around all of it');
+  assert.equal(ground.kind(3, 1), 'ground');
+});
+
 test('nobody comes to stand in a wall', () => {
   const ground = small();
   const random = seeded(5);
