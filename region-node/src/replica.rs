@@ -37,6 +37,9 @@ const SWEEP_EVERY_TICKS: u64 = 20;
 /// Deliveries that wait for their commit, over all senders.
 const DELIVERIES_MAX: usize = 1024;
 
+/// Who waits for messages to be taken is told how many were, and the newest cut.
+type TellTaken = oneshot::Sender<(u64, CutNumber)>;
+
 /// Monotonic time and wall clock in milliseconds.
 pub(crate) type Now = Arc<dyn Fn() -> (Duration, u64) + Send + Sync>;
 
@@ -87,7 +90,7 @@ pub(crate) struct Replica<G: Game> {
     doubt: Doubt,
     cuts: VecDeque<TakenCut<G>>,
     /// Who waits for messages to be committed: by sender, the number and whom to tell.
-    deliveries: BTreeMap<GroupId, Vec<(u64, oneshot::Sender<(u64, CutNumber)>)>>,
+    deliveries: BTreeMap<GroupId, Vec<(u64, TellTaken)>>,
     outlets: Outlets,
     fence: Arc<Fence>,
     /// Where the region halted, if it did: what comes before was told before, so nothing is told until this is past.
