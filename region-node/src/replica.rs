@@ -182,6 +182,8 @@ impl<G: Game> Replica<G> {
             self.rate.restart((self.now)().0);
             self.orphans.clear();
             self.hub.announce(self.stamp());
+            // What waits there was posted when this replica delivered nothing: whoever looked, saw an empty outbox.
+            self.outlets.posted.send_modify(|changes| *changes += 1);
             tracing::info!(group = %self.group, tick = %self.region.world().tick(), "owns the region");
         }
         self.outlets.ownership.send_replace(Ownership { owner, stopped });

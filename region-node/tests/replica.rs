@@ -1,4 +1,5 @@
-//! Rules that panic in a tick, and rules that do not return, on real worker threads: the region halts, alone, and goes on.
+//! A replica on real worker threads. Rules that panic in a tick, and rules that do not return: the region halts, alone, and goes on.
+//! Messages that were posted before it owned the region.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl Game for Meadow {
     }
 
     fn enter(&self, _: &mut Context<'_, Self>, _: CharacterId, _: &str) -> Spawn {
-        Spawn::new(1).at([50.0, 0.0, 50.0])
+        Spawn::new(9).at([50.0, 0.0, 50.0])
     }
 
     fn command(&self, _: &mut Context<'_, Self>, _: EntityId, _: Action<'_>) -> Result<Bytes, Refusal> {
@@ -238,4 +239,25 @@ async fn a_rule_that_was_only_slow_is_met_again() {
     slow.restored().await.unwrap();
     slow.apply(log.entries(1, log.last())).await.unwrap();
     assert_eq!((slow.facts().skipped, slow.facts().tick.0), (0, 2));
+}
+
+#[tokio::test]
+async fn whoever_delivers_looks_again_once_the_replica_owns_what_another_one_posted() {
+    let executor = ThreadExecutor::start(1).unwrap();
+    let replica = replica(1, &executor, &Arc::default(), BUDGET);
+    let mut log = Log::new();
+    log.0.admit(7, "Ada");
+    log.0.tick();
+    replica.restored().await.unwrap();
+    let mut posted = replica.posted();
+    replica.role(Role::Leader(Term(2)));
+    replica.apply(log.entries(1, log.last())).await.unwrap();
+    posted.borrow_and_update();
+    assert_eq!(replica.clone().outbox(10).await, [], "it leads, and does not own yet");
+
+    let position = Position { term: Term(2), index: log.last().next() };
+    replica.apply(vec![Entry { position, payload: Payload::Blank }]).await.unwrap();
+    assert!(replica.facts().owner && posted.has_changed().unwrap());
+    let [(to, messages)] = &replica.clone().outbox(10).await[..] else { panic!("one group is to be told") };
+    assert_eq!((*to, messages.len()), (GroupId::directory(WorldId(1)), 1));
 }
