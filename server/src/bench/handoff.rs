@@ -5,6 +5,7 @@
 //! everything must be there once, by what players were told and by `verify`.
 //!
 //! With `--kill-every` a node is killed again and again meanwhile, the next one each time, and the world is verified between two kills.
+//! It fails if anybody saw nothing for longer than a few failovers take.
 
 use std::path::Path;
 use std::time::Duration;
@@ -41,6 +42,9 @@ const VERIFY_WITHIN: Duration = Duration::from_secs(30);
 const VERIFY_AMONG_KILLS_WITHIN: Duration = Duration::from_secs(5);
 /// A node that was killed stays away for so long.
 const DOWN: Duration = Duration::from_millis(500);
+
+/// A player who sees nothing for longer than several failovers take was forgotten, even if nothing was lost.
+const BLACKOUT_MAX_MS: u64 = 5_000;
 
 /// Arguments of `marchland bench handoff`.
 #[derive(Args, Clone, Debug)]
@@ -186,6 +190,8 @@ fn outcome(args: &HandoffArgs, seen: &Seen) -> anyhow::Result<Outcome> {
     let wrong = lost + doubled + report.rollbacks + seen.most(|v| v.divergent);
     let complaints = report.complaints.join("; ");
     ensure!(wrong == 0, "{lost} lost, {doubled} doubled, {} rollbacks: {:?}; {complaints}", report.rollbacks, seen.verdicts);
+    let longest_ms = report.frame_gap_ms.max;
+    ensure!(longest_ms <= BLACKOUT_MAX_MS, "a player saw nothing for {longest_ms} ms, at most {BLACKOUT_MAX_MS}: {complaints}");
     let ground = args.open_ground_m.map_or("map".to_owned(), |side_m| format!("open, {side_m} m"));
     Ok(Outcome {
         name: "handoff",
