@@ -6,7 +6,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use marchland_proto::cluster::{InspectReply, MoveOwnerReply, SkipEntryReply, StatusReply, TakeCutReply};
+use marchland_proto::cluster::{
+    InspectReply, MoveOwnerReply, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply, StatusReply, TakeCutReply,
+};
 use marchland_types::{CutNumber, GroupId, LogIndex, NodeId};
 use serde::Serialize;
 
@@ -52,6 +54,10 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// Hands a region that this node owns to the replica of `node`, or to the one that is furthest. Answered when that one leads.
     /// The reply's code is a [`marchland_proto::codes::Code`].
     fn move_owner(&self, group: GroupId, node: Option<NodeId>) -> Answer<'_, MoveOwnerReply>;
+
+    /// Does a part of making many characters: names them in a directory, or makes them in a vault, that this node leads.
+    /// The reply's code is a [`marchland_proto::codes::Code`].
+    fn seed(&self, request: SeedCharactersRequest) -> Answer<'_, SeedCharactersReply>;
 
     /// Whether the node serves players; otherwise why not.
     fn ready(&self) -> Result<(), String>;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use marchland_proto::cluster::admin_client::AdminClient as Grpc;
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest,
-    TakeCutReply, TakeCutRequest,
+    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
+    SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{CALL_TIMEOUT, ClusterClient, ClusterSecurity, SecurityError, TlsFiles, Transport, cluster_channel};
 use marchland_types::{CutNumber, GroupId, NodeId};
@@ -23,6 +23,8 @@ use crate::status::NodeView;
 const STATUS_WITHIN: Duration = CALL_TIMEOUT;
 /// Longest time for a region to go on: the node itself gives it 10 s to restore its state.
 const SKIP_WITHIN: Duration = Duration::from_secs(15);
+/// Longest time for a thousand characters to be made.
+const SEED_WITHIN: Duration = Duration::from_secs(10);
 /// Longest time for a region to be handed over: the node itself tries for 3 s.
 const MOVE_WITHIN: Duration = Duration::from_secs(6);
 
@@ -221,6 +223,12 @@ impl AdminNode {
     pub async fn move_owner(&self, group: GroupId, to: Option<NodeId>) -> Result<MoveOwnerReply, CallError> {
         let request = self.request(MoveOwnerRequest { group: group.0, node: to.map_or(0, |node| node.0) });
         self.within(MOVE_WITHIN, self.grpc.clone().move_owner(request)).await
+    }
+
+    /// Has it do a part of making many characters. Given again, it changes nothing.
+    pub async fn seed(&self, request: SeedCharactersRequest) -> Result<SeedCharactersReply, CallError> {
+        let request = self.request(request);
+        self.within(SEED_WITHIN, self.grpc.clone().seed_characters(request)).await
     }
 
     fn request<M>(&self, message: M) -> Request<M> {

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
 use marchland_proto::net::{ClusterSecurity, TlsFiles, TokioTransport};
 use marchland_types::{LogIndex, NodeId, RegionId};
 use serde::Serialize;
 
 use crate::client::{AdminCluster, AdminEndpoint, ClusterView, EndpointError, NodeAnswer, Worlds, cluster_status};
 use crate::relocate::{MoveError, Moved, move_owner};
+use crate::seed::{SeedError, Seeded, seed};
 use crate::skip::{SkipError, Skipped, skip_entry};
 use crate::verify::{VerifyError, VerifyReport, verify};
 
@@ -31,6 +33,9 @@ pub enum CommandError {
     /// A region did not go on.
     #[error("not skipped: {0}")]
     Skip(#[from] SkipError),
+    /// Not all characters were made.
+    #[error("not all were made: {0}")]
+    Seed(#[from] SeedError),
     /// There is no verdict.
     #[error("could not verify: {0}")]
     Verify(#[from] VerifyError),
@@ -38,6 +43,9 @@ pub enum CommandError {
     #[error("can not write the answer: {0}")]
     Output(#[from] std::io::Error),
 }
+
+/// What a long command shows while it works.
+const BAR: &str = "{bar:40} {pos}/{len} {per_sec}, {eta} to go";
 
 /// How a command ended, when it could say something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +93,30 @@ enum AdminCommand {
         #[command(subcommand)]
         command: ClusterCommand,
     },
+    /// Characters.
+    Character {
+        #[command(subcommand)]
+        command: CharacterCommand,
+    },
     /// One region.
     Region {
         #[command(subcommand)]
         command: RegionCommand,
+    },
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum CharacterCommand {
+    /// Make many characters that are logged out, for tests of size. Character n is called PREFIXn, and so is its account.
+    #[command(after_help = "Example:\n  marchland admin --ready-file r.json character seed --count 1000000\n\n\
+        Exit code 0: all were made. 1: not all, and those that were stay.")]
+    Seed {
+        /// How many.
+        #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+        count: u64,
+        /// Beginning of their names: ASCII letters.
+        #[arg(long, default_value = "sleeper")]
+        prefix: String,
     },
 }
 
@@ -196,13 +224,21 @@ impl AdminArgs {
     pub async fn run(&self, out: &mut impl Write) -> Result<Outcome, CommandError> {
         let cluster = self.endpoint.connect(match &self.command {
             AdminCommand::Cluster { .. } => Worlds::All,
-            AdminCommand::Region { .. } => Worlds::Only,
+            AdminCommand::Character { .. } | AdminCommand::Region { .. } => Worlds::Only,
         })?;
         match &self.command {
             AdminCommand::Cluster { command: ClusterCommand::Status } => {
                 let view = cluster_status(&cluster).await;
                 put(out, self.json, &view, overview)?;
                 Ok(if view.healthy() { Outcome::Well } else { Outcome::Wrong })
+            }
+            AdminCommand::Character { command: CharacterCommand::Seed { count, prefix } } => {
+                let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(*count) };
+                bar.set_style(ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar()));
+                let seeded = seed(&cluster, *count, prefix, |made| bar.set_position(made)).await?;
+                bar.finish_and_clear();
+                put(out, self.json, &seeded, made)?;
+                Ok(Outcome::Well)
             }
             AdminCommand::Region { command: RegionCommand::Move { region, to } } => {
                 let moved = move_owner(&cluster, RegionId(*region), to.map(NodeId)).await?;
@@ -226,6 +262,12 @@ fn put<T: Serialize>(out: &mut impl Write, json: bool, answer: &T, people: fn(&T
         out.write_all(people(answer).as_bytes())?;
     }
     out.flush()
+}
+
+/// Characters that were made, for people.
+fn made(seeded: &Seeded) -> String {
+    let Seeded { first, count, prefix } = seeded;
+    format!("{count} characters are in the vaults: {prefix}{first} to {prefix}{}\n", first + count - 1)
 }
 
 /// A region that was moved, for people.

@@ -6,6 +6,7 @@
 //! - [`client`]: asks the nodes of a cluster, as operators' tools do.
 //! - [`verify`]: whether replicas agree and no item is missing or doubled; [`verify::judge`] is pure.
 //! - [`command`]: arguments and output of `marchland verify` and `marchland admin`.
+//! - [`seed`]: many characters at once.
 //!
 //! Nothing in this crate changes a region: cuts, and orders to skip an entry, are all that it asks a group to commit. Who owns a region
 //! is changed by the group itself, which is asked to.
@@ -16,6 +17,7 @@ pub mod command;
 pub mod http;
 pub mod leader;
 pub mod relocate;
+pub mod seed;
 mod service;
 pub mod skip;
 pub mod status;

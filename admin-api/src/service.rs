@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest,
-    TakeCutReply, TakeCutRequest,
+    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
+    SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{Role, peer_of};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
@@ -85,6 +85,16 @@ impl Admin for AdminService {
         let group = GroupId(group);
         let reply = self.backend.move_owner(group, (node != 0).then_some(NodeId(node))).await;
         tracing::warn!(%peer, %group, to = node, code = reply.code, said = reply.reason, "audit: move");
+        Ok(Response::new(reply))
+    }
+
+    async fn seed_characters(&self, request: Request<SeedCharactersRequest>) -> Result<Response<SeedCharactersReply>, Status> {
+        self.admit(&request)?;
+        let peer = peer_of(&request)?.to_string();
+        let request = request.into_inner();
+        let (group, first, count) = (GroupId(request.group), request.first, request.count);
+        let reply = self.backend.seed(request).await;
+        tracing::info!(%peer, %group, first, count, code = reply.code, said = reply.reason, "audit: characters made");
         Ok(Response::new(reply))
     }
 

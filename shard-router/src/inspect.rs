@@ -4,7 +4,8 @@
 //! last ([`VaultAtCut`]). So the answer is exact, and nothing waits for it. The state of now has no list that leads back to it:
 //! it is read again if anything was applied meanwhile.
 
-use marchland_proto::cluster::{InspectReply, TakeCutReply};
+use bytes::Bytes;
+use marchland_proto::cluster::{InspectReply, SeedCharactersReply, SeedCharactersRequest, TakeCutReply};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{ChannelMessage, DirectoryCharacter, DirectoryCut};
 use marchland_raft::BoxFuture;
@@ -28,6 +29,15 @@ pub trait Audited: Send + Sync + 'static {
 
     /// What stood at a cut, or (0) stands now.
     fn inspect(&self, cut: CutNumber) -> BoxFuture<'_, InspectReply>;
+
+    /// Does its part of making many characters, each with this record. Leaders only.
+    fn seed(&self, request: SeedCharactersRequest, record: Bytes) -> BoxFuture<'_, SeedCharactersReply>;
+}
+
+/// What whoever seeds is told of an order without an answer.
+pub(crate) fn not_seeded(error: &OrderError) -> SeedCharactersReply {
+    let (code, leader) = error.reply();
+    SeedCharactersReply { code: code as u32, reason: error.to_string(), leader, ..SeedCharactersReply::default() }
 }
 
 /// Why there is no state to tell.

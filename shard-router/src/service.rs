@@ -5,14 +5,15 @@
 
 use std::sync::OnceLock;
 
+use bytes::Bytes;
 use marchland_proto::cluster::{
-    DeliverAnswer, DeliverRequest, InspectReply, LocateReply, LocateRequest, RegisterReply, RegisterRequest, SignInReply,
-    SignInRequest, TakeCutReply,
+    DeliverAnswer, DeliverRequest, InspectReply, LocateReply, LocateRequest, RegisterReply, RegisterRequest, SeedCharactersReply,
+    SeedCharactersRequest, SignInReply, SignInRequest, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role};
 use marchland_proto::storage::directory_entry::Body;
-use marchland_proto::storage::{ChannelAck, Cut, DirectoryAnswer, SignInOrder};
+use marchland_proto::storage::{ChannelAck, CharacterSeed, Cut, DirectoryAnswer, SignInOrder};
 use marchland_raft::{BoxFuture, ProposeError};
 use marchland_router_core::{Name, TokenVerifier, encode_entry};
 use marchland_storage::keyed::KeyedStore;
@@ -20,7 +21,7 @@ use marchland_types::seam::Clock;
 use marchland_types::{CharacterId, CutNumber, GroupId, WorldId};
 
 use crate::group::KeyedGroup;
-use crate::inspect::{self, Audited, cut_reply};
+use crate::inspect::{self, Audited, cut_reply, not_seeded};
 use crate::options::DirectoryOptions;
 use crate::orders::{OrderError, Orders, Taken};
 use crate::outbox::KeyedService;
@@ -247,5 +248,20 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> Audited for DirectoryService<G, K, 
 
     fn inspect(&self, cut: CutNumber) -> BoxFuture<'_, InspectReply> {
         Box::pin(Self::inspect(self, cut))
+    }
+
+    fn seed(&self, request: SeedCharactersRequest, _record: Bytes) -> BoxFuture<'_, SeedCharactersReply> {
+        Box::pin(async move {
+            let SeedCharactersRequest { first, count, prefix, .. } = request;
+            match self.order(Body::Seed(CharacterSeed { first, count, prefix })).await {
+                Ok(answer) => SeedCharactersReply {
+                    code: answer.code,
+                    reason: answer.reason,
+                    next_character: answer.next_character,
+                    ..SeedCharactersReply::default()
+                },
+                Err(error) => not_seeded(&error),
+            }
+        })
     }
 }

@@ -3,10 +3,13 @@
 //! Only the leader carries out orders; others name it. An order with an unknown outcome is proposed again until its deadline:
 //! all of them take effect once, however often they are committed.
 
-use marchland_proto::cluster::{DeliverAnswer, DeliverRequest, InspectReply, TakeCutReply};
+use bytes::Bytes;
+use marchland_proto::cluster::{
+    DeliverAnswer, DeliverRequest, InspectReply, SeedCharactersReply, SeedCharactersRequest, TakeCutReply,
+};
 use marchland_proto::net::PeerIdentity;
 use marchland_proto::storage::vault_entry::Body;
-use marchland_proto::storage::{ChannelAck, Cut, VaultAnswer};
+use marchland_proto::storage::{ChannelAck, Cut, VaultAnswer, VaultSeed};
 use marchland_raft::BoxFuture;
 use marchland_router_core::encode_vault_entry;
 use marchland_storage::keyed::KeyedStore;
@@ -14,7 +17,7 @@ use marchland_types::seam::Clock;
 use marchland_types::{CutNumber, GroupId};
 
 use crate::group::KeyedGroup;
-use crate::inspect::{self, Audited, cut_reply};
+use crate::inspect::{self, Audited, cut_reply, not_seeded};
 use crate::options::DirectoryOptions;
 use crate::orders::{OrderError, Orders, Taken};
 use crate::outbox::KeyedService;
@@ -93,5 +96,20 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> Audited for VaultService<G, K, C> {
 
     fn inspect(&self, cut: CutNumber) -> BoxFuture<'_, InspectReply> {
         Box::pin(Self::inspect(self, cut))
+    }
+
+    fn seed(&self, request: SeedCharactersRequest, record: Bytes) -> BoxFuture<'_, SeedCharactersReply> {
+        Box::pin(async move {
+            let SeedCharactersRequest { first, count, vaults, .. } = request;
+            match self.order(Body::Seed(VaultSeed { first, count, vaults, record })).await {
+                Ok(answer) => SeedCharactersReply {
+                    code: answer.code,
+                    reason: answer.reason,
+                    seeded: answer.seeded,
+                    ..SeedCharactersReply::default()
+                },
+                Err(error) => not_seeded(&error),
+            }
+        })
     }
 }

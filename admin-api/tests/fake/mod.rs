@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use marchland_admin::client::AdminEndpoint;
 use marchland_admin::{AdminBackend, AdminService, AdminToken, Answer, MemberPages, MintedToken};
 use marchland_proto::cluster::{
-    ComponentHash, GroupStatus, InspectReply, MoveOwnerReply, SkipEntryReply, StatusReply, TakeCutReply,
+    ComponentHash, GroupStatus, InspectReply, MoveOwnerReply, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
+    StatusReply, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{ClusterSecurity, Listener, PeerIdentity, Role, TokioTransport, Transport, serve_cluster};
@@ -35,6 +36,12 @@ pub struct World {
     pub state: InspectReply,
     /// Further groups of the same owner: each with its cut and its state.
     pub more: BTreeMap<GroupId, (u64, InspectReply)>,
+    /// Id that the next new character gets.
+    pub next_character: u64,
+    /// What each vault was told to make: from which id on, and how many.
+    pub seeded: BTreeMap<GroupId, Vec<(u64, u32)>>,
+    /// Parts that get no answer before one does.
+    pub stumbles: u32,
 }
 
 #[derive(Clone)]
@@ -63,7 +70,16 @@ pub fn world() -> Arc<Mutex<World>> {
         components: vec![ComponentHash { name: "position".into(), hash: 1 }],
         ..InspectReply::default()
     };
-    Arc::new(Mutex::new(World { owner: 1, believed_owner: 1, cut: 0, state, more: BTreeMap::new() }))
+    Arc::new(Mutex::new(World {
+        owner: 1,
+        believed_owner: 1,
+        cut: 0,
+        state,
+        more: BTreeMap::new(),
+        next_character: 42,
+        seeded: BTreeMap::new(),
+        stumbles: 0,
+    }))
 }
 
 impl Node {
@@ -178,6 +194,35 @@ impl AdminBackend for Node {
             MoveOwnerReply { leader: replica(to), ..MoveOwnerReply::default() }
         };
         Box::pin(async move { reply })
+    }
+
+    fn seed(&self, request: SeedCharactersRequest) -> Answer<'_, SeedCharactersReply> {
+        let mut world = self.world.lock().unwrap();
+        let reply = |code: Code, next_character| SeedCharactersReply {
+            code: code as u32,
+            next_character,
+            ..SeedCharactersReply::default()
+        };
+        let asked = GroupId(request.group);
+        let answer = if world.owner != self.number {
+            reply(Code::NotLeader, 0)
+        } else if world.stumbles > 0 {
+            world.stumbles -= 1;
+            reply(Code::Unavailable, 0)
+        } else if asked == GroupId::directory(WorldId(1)) {
+            if request.prefix == "taken" {
+                reply(Code::NameTaken, 0)
+            } else if request.first == world.next_character {
+                world.next_character += u64::from(request.count);
+                reply(Code::Ok, world.next_character)
+            } else {
+                reply(Code::Refused, world.next_character)
+            }
+        } else {
+            world.seeded.entry(asked).or_default().push((request.first, request.count));
+            reply(Code::Ok, 0)
+        };
+        Box::pin(async move { answer })
     }
 
     fn ready(&self) -> Result<(), String> {

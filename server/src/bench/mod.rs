@@ -5,6 +5,7 @@
 mod bare;
 mod commit;
 mod crowd;
+mod dormant;
 mod failover;
 mod handoff;
 mod log;
@@ -50,6 +51,8 @@ enum What {
     Move(failover::MoveArgs),
     /// What coming into another region costs a player, beside what it may cost.
     Handoff(handoff::HandoffArgs),
+    /// What characters cost that are logged out, and a log-in among them, beside one without any.
+    Dormant(dormant::DormantArgs),
     /// The bare WebSocket server of `crowd`.
     #[command(hide = true)]
     Bare(bare::BareArgs),
@@ -120,6 +123,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         What::Handoff(crossing) => {
             let scratch = Scratch::new(args.dir.as_ref(), "handoff")?;
             handoff::run(crossing, &scratch.0, !args.json).await?
+        }
+        What::Dormant(dormant) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "dormant")?;
+            dormant::run(dormant, &scratch.0, !args.json).await?
         }
     };
     match args.json {

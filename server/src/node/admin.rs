@@ -8,7 +8,8 @@ use bytes::Bytes;
 use marchland_admin::{AdminBackend, Answer, MemberPages, MintedToken};
 use marchland_edge::Edge;
 use marchland_proto::cluster::{
-    GroupStatus as WireStatus, InspectReply, MoveOwnerReply, SkipEntryReply, StatusReply, TakeCutReply,
+    GroupStatus as WireStatus, InspectReply, MoveOwnerReply, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
+    StatusReply, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{Cut, RegionEntry, region_entry};
@@ -18,7 +19,7 @@ use marchland_region_core::{ENTRY_FORMAT, skip_entry};
 use marchland_router::{Audited, Registry};
 use marchland_router_core::{SignInToken, TokenSigner};
 use marchland_types::seam::Clock;
-use marchland_types::{CutNumber, GroupId, LogIndex, NodeId, WorldId};
+use marchland_types::{CutNumber, GroupId, GroupKind, LogIndex, NodeId, WorldId};
 use prost::Message;
 
 use super::scrubber::RotFound;
@@ -54,6 +55,8 @@ struct Groups {
     keyed: BTreeMap<GroupId, Arc<dyn Audited>>,
     /// What the directory's replica here knows of nodes.
     registry: Registry,
+    /// What a new character is, for those that are made by the thousand; or why there is none.
+    template: Result<Bytes, String>,
 }
 
 /// A node's own view of itself.
@@ -89,8 +92,9 @@ impl<C: Clock> NodeAdmin<C> {
         regions: BTreeMap<GroupId, Arc<dyn RegionPort>>,
         keyed: BTreeMap<GroupId, Arc<dyn Audited>>,
         registry: Registry,
+        template: Result<Bytes, String>,
     ) {
-        let _ = self.groups.set(Groups { raft, ids, regions, keyed, registry });
+        let _ = self.groups.set(Groups { raft, ids, regions, keyed, registry, template });
     }
 
     /// Where found rot is counted.
@@ -285,6 +289,21 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
                     reason: format!("node {} has no replica of {group}", self.node),
                     leader: 0,
                 },
+            }
+        })
+    }
+
+    fn seed(&self, request: SeedCharactersRequest) -> Answer<'_, SeedCharactersReply> {
+        Box::pin(async move {
+            let refuse =
+                |code: Code, reason: String| SeedCharactersReply { code: code as u32, reason, ..SeedCharactersReply::default() };
+            let group = GroupId(request.group);
+            let (Some(groups), Some(keyed)) = (self.groups.get(), self.keyed(group)) else {
+                return refuse(Code::NotLeader, format!("no replica of {group} is here"));
+            };
+            match (group.kind(), &groups.template) {
+                (Some(GroupKind::Vault), Err(reason)) => refuse(Code::Refused, reason.clone()),
+                (_, template) => keyed.seed(request, template.clone().unwrap_or_default()).await,
             }
         })
     }

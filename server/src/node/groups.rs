@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
 use marchland_raft::{Group, RaftNode};
 use marchland_region::{GhostPosts, RegionMachine, RegionMachineOptions, RegionPort, RegionsService};
-use marchland_region_core::{Game, Ground};
+use marchland_region_core::{Game, Ground, character_template};
 use marchland_router::{Audited, Directory, DirectoryOptions, PeerDelivery, Peers, PumpOptions, Registry, Vault};
 use marchland_router_core::{MapRegion, RegionMap, grid};
 use marchland_storage::checkpoint::Checkpoints;
@@ -110,6 +110,8 @@ impl<S: Seams> Opening<'_, S> {
             ports.insert(group.id(), machine.clone());
         }
 
+        let model = map.genesis(settings, &served, map.regions.entrance());
+        let template = character_template(&served.game, &model).map_err(|unfit| unfit.to_string());
         front.directories().insert(directory.service());
         let groups: Vec<GroupId> = audited.keys().chain(ports.keys()).copied().collect();
         let plan = |group: &GroupId| GroupPlan { group: group.0, replicas: voters.iter().map(|r| r.0).collect() };
@@ -129,7 +131,7 @@ impl<S: Seams> Opening<'_, S> {
         for vault in vaults {
             tasks.spawn(vault.pump(delivery.clone(), PumpOptions::default()));
         }
-        source.set_groups((*raft).clone(), groups, ports, audited, (*registry).clone());
+        source.set_groups((*raft).clone(), groups, ports, audited, (*registry).clone(), template);
         let members: Arc<BTreeMap<_, _>> = Arc::new(members.into_iter().collect());
         for (machine, group) in opened {
             let keeper = Keeper {

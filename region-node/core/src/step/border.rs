@@ -15,8 +15,8 @@ use marchland_types::{EntityId, GroupId};
 use crate::effects::Effects;
 use crate::game::Game;
 use crate::ghost::{GHOST_BAND_M, GHOSTS_MAX, Ghost};
-use crate::ground::Ground as _;
 use crate::region::Region;
+use crate::step::presence::free_place;
 use crate::world::AUTHORITY_MAX_M;
 
 /// How far beyond the border an entity hands off, in metres.
@@ -96,8 +96,8 @@ impl<G: Game> Region<G> {
     fn pull_back(&mut self, slot: u32) {
         let Some(mut body) = self.world.state.bodies.get(slot).copied() else { return };
         let [x, z] = self.world.reach().nearest([body.position[0], body.position[2]]);
-        let height = self.ground.as_ref().map_or(body.position[1], |ground| ground.height([x, z]));
-        body.position = [x, height, z];
+        let at = [x, body.position[1], z];
+        body.position = self.ground.as_ref().map_or(at, |ground| free_place(&**ground, at));
         body.velocity = [0.0; 3];
         body.discontinuity = body.discontinuity.wrapping_add(1);
         self.world.put_body(slot, Some(body));

@@ -73,6 +73,7 @@ impl<G: Game> Region<G> {
                 Ok(mut record) => {
                     record.identity.move_number = record.identity.move_number.max(MoveNumber(admit.move_number));
                     record.identity.character = Some(character);
+                    self.name_template(&mut record, admit);
                     let arrived = if dormant.is_none() { record.inventory.items.len() as u64 } else { 0 };
                     let entered = self.wake(character, record, Some(fresh), effects);
                     if entered.is_some() {
@@ -93,6 +94,16 @@ impl<G: Game> Region<G> {
         }
     }
 
+    /// A character that was made with many others has no entity and no name yet.
+    fn name_template(&mut self, record: &mut Record, admit: &Admit) {
+        if record.identity.entity.0 == 0
+            && let Some(entity) = self.world.new_entity_id()
+        {
+            record.identity.entity = entity;
+            record.identity.name = admit.name.as_str().into();
+        }
+    }
+
     /// A character that came with its admission and can not enter now is kept here until it is admitted again.
     fn keep_carried(&mut self, admit: &Admit) {
         let character = CharacterId(admit.character);
@@ -102,6 +113,8 @@ impl<G: Game> Region<G> {
         let record = match Record::take(&admit.carried) {
             Ok(mut record) => {
                 record.identity.move_number = record.identity.move_number.max(MoveNumber(admit.move_number));
+                record.identity.character = Some(character);
+                self.name_template(&mut record, admit);
                 record
             }
             // What can not be read is no character; it is kept to be looked at.
@@ -192,7 +205,10 @@ impl<G: Game> Region<G> {
             }
             let (slot, entity) = ctx.world.put_record(&record).ok_or(())?;
             let view = ctx.world.at_slot(slot).ok_or(())?;
-            let position = free_place(ctx.ground(), view.body.position);
+            // Of a world that was cut otherwise since, or from elsewhere: it comes to where this region may have it.
+            let [at_x, height, at_z] = view.body.position;
+            let [x, z] = ctx.world.reach().nearest([at_x, at_z]);
+            let position = free_place(ctx.ground(), [x, height, z]);
             let discontinuity = view.body.discontinuity.wrapping_add(1);
             let body = Body { position, velocity: [0.0; 3], discontinuity, ..*view.body };
             ctx.world.put_body(slot, Some(body));

@@ -216,7 +216,7 @@ impl World {
     }
 
     /// An id that no entity of the world had before, or `None` when the region has given out all of its own.
-    fn new_entity_id(&mut self) -> Option<EntityId> {
+    pub(crate) fn new_entity_id(&mut self) -> Option<EntityId> {
         let number = minted_number(&mut self.state.core.next_entity)?;
         Some(EntityId((u64::from(self.region().0) << 32) | number))
     }
