@@ -351,6 +351,7 @@ fn overview(view: &ClusterView) -> String {
             let ticks = group.time_rate > 0;
             let mut remarks: Vec<&str> = Vec::new();
             remarks.extend(group.owner.then_some("owner"));
+            remarks.extend(group.asleep.then_some("asleep"));
             remarks.extend(group.diverged.then_some("DIVERGED"));
             remarks.extend((!group.fault.is_empty()).then_some(group.fault.as_str()));
             let halted = format!("HALTED at entry {}: {}", group.halted_index, group.halted_because);

@@ -82,6 +82,8 @@ pub struct ReplicaView {
     pub last_skipped: Option<SkippedView>,
     /// Entries that took too long on this node since it started.
     pub step_overruns: u64,
+    /// It does not tick, because nobody wants anything of it.
+    pub asleep: bool,
 }
 
 /// An entry that was skipped.
@@ -154,6 +156,7 @@ impl From<&GroupStatus> for ReplicaView {
                 by: group.last_skipped_by.clone(),
             }),
             step_overruns: group.step_overruns,
+            asleep: group.asleep,
         }
     }
 }

@@ -29,6 +29,11 @@ impl GhostsShown {
         level!("region.ghosts_waiting", shown.len(), SHOWING_MAX);
     }
 
+    /// Whether something is shown that the region has not taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Takes all of them, by sender.
     pub(crate) fn take(&self) -> Vec<GhostBatch> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_values().collect()

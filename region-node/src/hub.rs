@@ -201,6 +201,11 @@ impl Hub {
         }
     }
 
+    /// Whether any edge wants anything of the region.
+    pub fn is_followed(&self) -> bool {
+        self.links.values().any(|link| !link.cells.is_empty() || !link.sessions.is_empty())
+    }
+
     /// Whether any edge serves a session.
     pub fn is_watched(&self, character: CharacterId) -> bool {
         self.watchers.contains_key(&character)

@@ -20,6 +20,7 @@ pub mod hub;
 mod machine;
 pub mod orphans;
 mod outlets;
+mod pace;
 mod port;
 mod rate;
 mod replica;

@@ -26,6 +26,7 @@ use crate::doubt::Suspicion;
 use crate::executor::Executor;
 use crate::ghosts::GhostPosts;
 use crate::outlets::{Outlets, Ownership};
+use crate::pace::Next;
 use crate::port::{Compared, DeliverOutcome, EdgeId, RegionFacts, RegionPort};
 use crate::replica::{Replica, ReplicaOptions, Stop};
 use crate::slot::Slot;
@@ -139,9 +140,14 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
         self.outlets.posted.subscribe()
     }
 
-    /// The entry of the next tick; `None` when this replica does not own the region.
-    pub async fn next_tick(&self) -> Option<Bytes> {
-        self.run(Replica::next_tick).await.ok().flatten()
+    /// What the ticker does next.
+    pub(crate) async fn next(&self) -> Next {
+        self.run(Replica::next).await.unwrap_or(Next::NotOwner)
+    }
+
+    /// Resolves when somebody has wanted something since the last time.
+    pub(crate) async fn wanted(&self) {
+        self.outlets.demand.notified().await;
     }
 
     /// What is doubted about its state, as it changes.
@@ -469,6 +475,7 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
 
     fn edge_message(self: Arc<Self>, edge: EdgeId, message: EdgeToRegion) {
         self.outlets.arrivals.push(edge, Arrival::Message(message));
+        self.outlets.demand.notify_one();
         // An owner looks when it ticks. One that stops owning looks once more after it said so.
         if !self.outlets.ownership.borrow().owner {
             self.post(Replica::look_at_arrivals);
@@ -478,6 +485,7 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
     fn deliver(self: Arc<Self>, messages: Vec<ChannelMessage>) -> BoxFuture<'static, DeliverOutcome> {
         Box::pin(async move {
             let Ok(waiting) = self.run(move |replica| replica.deliver(messages)).await else { return DeliverOutcome::Busy };
+            self.outlets.demand.notify_one();
             match waiting {
                 Ok(taken) => tokio::time::timeout(DELIVER_WITHIN, taken).await.map_or(DeliverOutcome::Busy, |taken| {
                     taken.map_or(DeliverOutcome::Busy, |(taken, cut)| DeliverOutcome::Taken(taken, cut))
@@ -494,11 +502,13 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
 
     fn acked(self: Arc<Self>, ack: ChannelAck) {
         self.post(move |replica| replica.acked(ack));
+        self.outlets.demand.notify_one();
     }
 
     fn shown(&self, ghosts: GhostBatch) -> Result<(), Option<ReplicaId>> {
         if self.outlets.ownership.borrow().owner {
             self.outlets.ghosts.put(ghosts);
+            self.outlets.demand.notify_one();
             return Ok(());
         }
         Err(match *self.outlets.roles.borrow() {
@@ -509,6 +519,7 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
 
     fn order(self: Arc<Self>, order: AdminOrder) {
         self.post(move |replica| replica.order(order));
+        self.outlets.demand.notify_one();
     }
 
     fn inspect(self: Arc<Self>, cut: CutNumber) -> BoxFuture<'static, InspectReply> {

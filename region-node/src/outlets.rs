@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use marchland_raft::Role;
 use marchland_types::Term;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::arrivals::Arrivals;
 use crate::backlog::BacklogGauge;
@@ -35,6 +35,8 @@ pub(crate) struct Outlets {
     pub(crate) arrivals: Arrivals,
     /// What neighbours show.
     pub(crate) ghosts: GhostsShown,
+    /// Somebody wants something of a region that may be asleep.
+    pub(crate) demand: Arc<Notify>,
     /// What is doubted about the state.
     pub(crate) doubt: Doubt,
 }
@@ -50,6 +52,7 @@ impl Default for Outlets {
             arrivals: Arrivals::new(gauge.clone()),
             gauge,
             ghosts: GhostsShown::default(),
+            demand: Arc::default(),
             doubt: Doubt::default(),
         }
     }

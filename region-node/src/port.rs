@@ -51,6 +51,8 @@ pub struct RegionFacts {
     pub time_rate: u32,
     /// Whether this replica performs effects.
     pub owner: bool,
+    /// Whether it does not tick, because nobody wants anything of it.
+    pub asleep: bool,
     /// Whether its state differs from the owner's, and the majority has not said yet that it is the owner's which is wrong.
     pub diverged: bool,
     /// Handlers of the game that panicked; each had no effect.

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_proto::cluster::{EdgeToRegion, InspectReply, NodeToEdge};
-use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, Genesis, RegionEntry, region_entry};
+use marchland_proto::storage::{AdminOrder, ChannelAck, ChannelMessage, Genesis, RegionEntry, Sleep, region_entry};
 use marchland_raft::{Applied, Entry, Halt, MachineFault, Payload, Role};
-use marchland_region_core::{ApplyFault, Doing, ENTRY_FORMAT, Effects, Game, Region, RegionView, TakenCut};
+use marchland_region_core::{
+    Applied as CoreApplied, ApplyFault, Doing, ENTRY_FORMAT, Effects, Game, Region, RegionView, TakenCut,
+};
 use marchland_types::{CellId, CharacterId, CutNumber, GroupId, LogIndex, Position, RegionId, ReplicaId, Term, Tick, point};
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +28,7 @@ use crate::ghosts::GhostPosts;
 use crate::hub::{Hub, Stamp};
 use crate::orphans::Orphans;
 use crate::outlets::{Outlets, Ownership};
+use crate::pace::{IDLE_MS, Next, TICK, WATCHED};
 use crate::port::{Compared, DeliverOutcome, EdgeId, RegionFacts, SkippedFact};
 use crate::rate::TickRate;
 use crate::slot::Fence;
@@ -34,6 +37,8 @@ use crate::slot::Fence;
 const CUTS_KEPT: usize = 4;
 /// How often sessions without an edge are looked for: once a second.
 const SWEEP_EVERY_TICKS: u64 = 20;
+/// Longest rest of a sleeping region's ticker: clocks may be set meanwhile.
+const REST_MAX_MS: u64 = 10_000;
 /// Deliveries that wait for their commit, over all senders.
 const DELIVERIES_MAX: usize = 1024;
 
@@ -97,6 +102,12 @@ pub(crate) struct Replica<G: Game> {
     mute_until: Option<LogIndex>,
     step: Duration,
     ghosts: GhostPosts,
+    /// When somebody last wanted something, by the clock.
+    wanted_at_ms: u64,
+    /// An entry by which the region falls asleep is on its way.
+    falls_asleep: bool,
+    /// It ticks at the rate of a region that is only watched.
+    is_slow: bool,
 }
 
 impl<G: Game> Replica<G> {
@@ -127,6 +138,9 @@ impl<G: Game> Replica<G> {
             mute_until: None,
             step,
             ghosts,
+            wanted_at_ms: 0,
+            falls_asleep: false,
+            is_slow: false,
         }
     }
 
@@ -154,8 +168,14 @@ impl<G: Game> Replica<G> {
             tick: self.region.world().tick(),
             index: self.applied.position.map_or(LogIndex(0), |p| p.index),
             server_ms: self.region.world().now_ms(),
-            time_rate: self.rate.percent((self.now)().0),
+            time_rate: self.percent(),
         }
+    }
+
+    /// Percent of the rate at which it should tick.
+    fn percent(&self) -> u32 {
+        let rests = self.is_slow || self.region.asleep_until_ms().is_some();
+        if rests { 100 } else { self.rate.percent((self.now)().0) }
     }
 
     /// A replica owns its region from the first entry of its own term that it applied until it stops leading.
@@ -180,6 +200,7 @@ impl<G: Game> Replica<G> {
         }
         if owner && !before.owner {
             self.rate.restart((self.now)().0);
+            (self.falls_asleep, self.wanted_at_ms) = (false, (self.now)().1);
             self.orphans.clear();
             self.hub.announce(self.stamp());
             // What waits there was posted when this replica delivered nothing: whoever looked, saw an empty outbox.
@@ -212,8 +233,9 @@ impl<G: Game> Replica<G> {
             cut: world.cut_number(),
             sessions: world.attached_count() as u32,
             entities: world.entity_count() as u32,
-            time_rate: self.rate.percent((self.now)().0),
+            time_rate: self.percent(),
             owner: self.is_owner(),
+            asleep: self.region.asleep_until_ms().is_some(),
             diverged: self.diverged,
         });
     }
@@ -384,6 +406,11 @@ impl<G: Game> Replica<G> {
             self.cuts.pop_front();
         }
         self.tell_deliveries();
+        if let CoreApplied::Asleep | CoreApplied::StaysAwake(_) = self.effects.applied {
+            self.falls_asleep = false;
+            // One that could not fall asleep has a reason, which may last.
+            self.wanted_at_ms = (self.now)().1;
+        }
         if self.effects.outbox_changed {
             self.outlets.posted.send_modify(|changes| *changes += 1);
         }
@@ -417,27 +444,71 @@ impl<G: Game> Replica<G> {
         self.deliveries.retain(|_, waiting| !waiting.is_empty());
     }
 
-    /// The entry of the next tick.
-    pub(crate) fn next_tick(&mut self) -> Option<Bytes> {
+    /// What the ticker does next.
+    pub(crate) fn next(&mut self) -> Next {
         self.look_at_arrivals();
         if !self.is_owner() {
-            return None;
+            return Next::NotOwner;
         }
         if self.region.genesis_entry().is_none() {
-            let entry = RegionEntry { format: ENTRY_FORMAT, body: Some(region_entry::Body::Genesis(self.genesis.clone())) };
-            return Some(Bytes::from(entry.encode_to_vec()));
+            return self.propose(region_entry::Body::Genesis(self.genesis.clone()), TICK);
         }
+        let now_ms = (self.now)().1;
+        let wanted = self.is_wanted();
+        if let Some(until_ms) = self.region.asleep_until_ms()
+            && !wanted
+            && now_ms < until_ms
+        {
+            return Next::Rest(Duration::from_millis((until_ms - now_ms).min(REST_MAX_MS)));
+        }
+        if wanted {
+            self.wanted_at_ms = now_ms;
+        } else if self.falls_asleep {
+            // Its entry is on its way.
+            return Next::Rest(TICK);
+        } else if now_ms >= self.wanted_at_ms.saturating_add(IDLE_MS) {
+            self.falls_asleep = true;
+            let wake_at_ms = self.region.next_due_ms().unwrap_or(u64::MAX);
+            return self.propose(region_entry::Body::Sleep(Sleep { wake_at_ms, now_ms }), TICK);
+        }
+        self.falls_asleep = false;
         if self.region.tick().0.is_multiple_of(SWEEP_EVERY_TICKS) {
             self.detach_orphans();
         }
         let mut tick = self.backlog.take();
-        tick.now_ms = (self.now)().1;
+        tick.now_ms = now_ms;
         tick.ghosts = self.outlets.ghosts.take();
         // The hash after that tick, not of now: a cut may have come since. None is remembered after a restart: then 0, unchecked.
         tick.checked_tick = self.region.tick().0;
         tick.checked_hash = self.region.hash_after(self.region.tick()).unwrap_or(0);
-        let entry = RegionEntry { format: ENTRY_FORMAT, body: Some(region_entry::Body::Tick(tick)) };
-        Some(Bytes::from(entry.encode_to_vec()))
+        // Whoever is near a border may come over it with the next tick.
+        let slow = self.may_sleep() && self.region.world().session_count() == 0 && !self.region.sees_ghosts();
+        if self.is_slow != slow {
+            self.is_slow = slow;
+            self.rate.restart((self.now)().0);
+        }
+        self.propose(region_entry::Body::Tick(tick), if slow { WATCHED } else { TICK })
+    }
+
+    fn propose(&self, body: region_entry::Body, then: Duration) -> Next {
+        Next::Propose(Bytes::from(RegionEntry { format: ENTRY_FORMAT, body: Some(body) }.encode_to_vec()), then)
+    }
+
+    /// Only where there are other regions: a world that has one is never without somebody who looks at it for long.
+    fn may_sleep(&self) -> bool {
+        self.region.world().map().1.len() > 1
+    }
+
+    /// Whether anybody wants anything of the region now.
+    fn is_wanted(&self) -> bool {
+        let world = self.region.world();
+        !self.may_sleep()
+            || world.session_count() > 0
+            || self.hub.is_followed()
+            || !self.backlog.is_empty()
+            || !self.deliveries.is_empty()
+            || !self.outlets.ghosts.is_empty()
+            || self.region.is_busy()
     }
 
     /// A tick that was taken is not, or may not be, committed. Everything that may be missing is asked for again.
@@ -446,6 +517,7 @@ impl<G: Game> Replica<G> {
         if self.is_owner() {
             self.backlog.clear();
             self.deliveries.clear();
+            self.falls_asleep = false;
             self.hub.gone(Some(self.me));
         }
     }

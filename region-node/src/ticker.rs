@@ -9,6 +9,8 @@
 //! The same when the other replicas do not keep up: a tick then waits until a majority is within [`STANDBY_LAG_MAX`] ticks of the owner. It does not
 //! wait for ever, for the replicas may be unable to go on while the log is sound, and the world must not stand still for that.
 //!
+//! A region that nobody wants anything of falls asleep ([`crate::pace`]), and one in which nobody plays ticks four times a second.
+//!
 //! A tick that is late moves the ones after it: missed ticks are not caught up in a burst, game time just runs slower and
 //! clients are told the rate.
 
@@ -20,14 +22,14 @@ use futures::stream::FuturesUnordered;
 use marchland_raft::{Group, ProposeError};
 use marchland_region_core::Game;
 use marchland_storage::disk::Disk;
-use marchland_types::limits::{STANDBY_LAG_MAX, TICK_MS, TICKS_IN_FLIGHT};
+use marchland_types::limits::{STANDBY_LAG_MAX, TICKS_IN_FLIGHT};
 use marchland_types::point;
 use tokio::time::{Instant, sleep_until};
 
 use crate::executor::Executor;
 use crate::machine::RegionMachine;
+use crate::pace::{Next, TICK};
 
-const TICK: Duration = Duration::from_millis(TICK_MS);
 /// How often an owner that waits for the others looks how far they are.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The longest that a tick waits for them.
@@ -44,11 +46,21 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
         let mut in_flight = FuturesUnordered::new();
         let mut due = Instant::now();
         let mut waits_since = None;
+        let mut rests = false;
         while ownership.borrow_and_update().owner {
             tokio::select! {
                 biased;
                 Some(proposed) = in_flight.next() => settle(&machine, proposed),
+                // Somebody wants something of a region that rests, or owns it no more.
+                () = machine.wanted(), if rests => (rests, due) = (false, Instant::now()),
+                changed = ownership.changed(), if rests => {
+                    rests = false;
+                    if changed.is_err() {
+                        return;
+                    }
+                }
                 () = sleep_until(due), if in_flight.len() < TICKS_IN_FLIGHT => {
+                    rests = false;
                     let now = Instant::now();
                     // What would be refused is not asked for: inputs stay where they are until there is room, here or elsewhere.
                     if group.is_short_of_room() {
@@ -65,12 +77,20 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
                     if waits_since.take().is_some() {
                         metrics::counter!("marchland_region_standby_waits_total", "group" => group.id().to_string()).increment(1);
                     }
-                    // Late ticks move the ones after them; early ones keep the beat.
-                    due = (due + TICK).max(now);
-                    let Some(entry) = machine.next_tick().await else { continue };
-                    point!("region.tick_built");
-                    let group = group.clone();
-                    in_flight.push(async move { group.propose(entry).await.map(drop) });
+                    match machine.next().await {
+                        Next::Propose(entry, then) => {
+                            // Late ticks move the ones after them; early ones keep the beat.
+                            due = (due + then).max(now);
+                            point!("region.tick_built");
+                            let group = group.clone();
+                            in_flight.push(async move { group.propose(entry).await.map(drop) });
+                        }
+                        Next::Rest(most) => {
+                            rests = true;
+                            due = now + most;
+                        }
+                        Next::NotOwner => due = (due + TICK).max(now),
+                    }
                 }
             }
         }

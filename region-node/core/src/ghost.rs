@@ -147,6 +147,11 @@ impl Ghosts {
         self.0.get(&from).is_some_and(|shown| !is_silent(shown, now_ms))
     }
 
+    /// Whether any neighbour shows anything.
+    pub(crate) fn show_any(&self) -> bool {
+        self.0.values().any(|shown| !shown.ghosts.is_empty())
+    }
+
     /// Whether a neighbour shows anything.
     pub(crate) fn shows(&self, from: GroupId) -> bool {
         self.0.get(&from).is_some_and(|shown| !shown.ghosts.is_empty())

@@ -365,6 +365,25 @@ impl<G: Game> Region<G> {
         self.world.state.core.content_hash
     }
 
+    /// When the next timer runs down.
+    #[must_use]
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.world.state.timers.next_due_ms()
+    }
+
+    /// Whether neighbours show it anything.
+    #[must_use]
+    pub fn sees_ghosts(&self) -> bool {
+        self.world.state.borders.ghosts.show_any()
+    }
+
+    /// Whether it has something to do by itself: messages that wait, places that the directory was not told, ghosts, what was set aside.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let state = &self.world.state;
+        !state.channels.is_idle() || !state.locations.is_empty() || !state.set_aside.is_empty() || self.sees_ghosts()
+    }
+
     /// When the region is to be woken, while it sleeps.
     #[must_use]
     pub fn asleep_until_ms(&self) -> Option<u64> {

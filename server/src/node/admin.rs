@@ -174,6 +174,7 @@ impl<C: Clock> NodeAdmin<C> {
             last_skipped_reason: facts.last_skipped.as_ref().map(|skipped| skipped.reason.clone()).unwrap_or_default(),
             last_skipped_by: facts.last_skipped.map(|skipped| skipped.actor).unwrap_or_default(),
             step_overruns: facts.overruns,
+            asleep: facts.asleep,
         }
     }
 

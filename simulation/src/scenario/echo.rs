@@ -10,8 +10,8 @@ use futures::{SinkExt, StreamExt};
 use marchland_proto::cluster::admin_client::AdminClient;
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest,
-    TakeCutReply, TakeCutRequest,
+    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
+    SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{
     ClusterClient, ClusterSecurity, Listener, PeerIdentity, Role, Transport, cluster_channel, peer_of, serve_cluster,
@@ -129,6 +129,10 @@ impl Admin for Echo {
     }
 
     async fn move_owner(&self, _request: Request<MoveOwnerRequest>) -> Result<Response<MoveOwnerReply>, Status> {
+        Err(Status::unimplemented("echo"))
+    }
+
+    async fn seed_characters(&self, _request: Request<SeedCharactersRequest>) -> Result<Response<SeedCharactersReply>, Status> {
         Err(Status::unimplemented("echo"))
     }
 

@@ -63,7 +63,7 @@ impl<G: Game> Region<G> {
             Some(Awake::Barrier)
         } else if state.sessions.len() > 0 {
             Some(Awake::Sessions(state.sessions.len()))
-        } else if !state.channels.is_idle() || !state.locations.is_empty() {
+        } else if !state.channels.is_idle() || !state.locations.is_empty() || !state.set_aside.is_empty() {
             Some(Awake::Messages)
         } else {
             due_ms.map(|due_ms| Awake::Timer { due_ms })

@@ -160,6 +160,8 @@ fn tell_what_happened(world: &World, stage: &Stage, notes: &[Rc<Notes>], outcome
         ("borders crossed", sum(|n| n.crossed.get())),
         ("blackouts over 1 s", u64::from(blackout > Duration::from_secs(1))),
         ("blackouts over 2 s", u64::from(blackout > Duration::from_secs(2))),
+        ("regions that fell asleep", stage.slept.get()),
+        ("regions that woke", stage.woke.get()),
         ("verified", stage.verified.get()),
         ("could not be verified", stage.unverified.get()),
     ] {

@@ -46,6 +46,10 @@ pub(super) struct Stage {
     pub(super) holders: Cell<usize>,
     /// What each node held at the cut, by region and vault.
     pub(super) finals: RefCell<BTreeMap<u32, BTreeMap<GroupId, InspectReply>>>,
+    /// How often an owner's region fell asleep.
+    pub(super) slept: Cell<u64>,
+    /// How often one woke.
+    pub(super) woke: Cell<u64>,
     /// Nodes that have owned a region.
     pub(super) owners: RefCell<BTreeSet<u32>>,
     /// Replicas need not have equal states before the end.
@@ -197,6 +201,11 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
             }
             if region.owner {
                 stage.owners.borrow_mut().insert(number);
+                if region.asleep != known.asleep {
+                    known.asleep = region.asleep;
+                    let times = if region.asleep { &stage.slept } else { &stage.woke };
+                    times.set(times.get() + 1);
+                }
             }
             if stage.may_be_odd.get() {
                 goes_wrong(stage, region);
@@ -222,6 +231,7 @@ fn holds_characters(group: GroupId) -> bool {
 struct Known {
     tick: u64,
     owned: bool,
+    asleep: bool,
     /// What it held at the last cut is told.
     is_cut: bool,
 }
