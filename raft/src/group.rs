@@ -20,7 +20,9 @@ use crate::api::{Committed, GroupStatus, ProposeError, Role, Snapshot};
 use crate::log_store::LogStore;
 use crate::machine::MachineState;
 use crate::node::NodeInner;
+use crate::probe::Probe;
 use crate::record;
+use crate::rest::Rest;
 use crate::standby::{Standby, Word};
 use crate::types::{self, Raft, TypeConfig, position};
 
@@ -35,11 +37,13 @@ pub(crate) struct GroupInner {
     pub(crate) store: LogStore,
     raft: Raft,
     standby: Arc<Standby>,
-    node: std::sync::Weak<NodeInner>,
-    proposals: Semaphore,
+    pub(crate) probe: Arc<Probe>,
+    pub(crate) rest: Mutex<Rest>,
+    pub(crate) node: std::sync::Weak<NodeInner>,
+    pub(crate) proposals: Semaphore,
     propose: Duration,
-    limits: crate::options::Limits,
-    timings: crate::options::Timings,
+    pub(crate) limits: crate::options::Limits,
+    pub(crate) timings: crate::options::Timings,
     status: watch::Sender<GroupStatus>,
     /// What the machine was told last. Nothing follows [`Role::Stopped`].
     told: Mutex<Option<Role>>,
@@ -51,7 +55,7 @@ impl GroupInner {
         state: Arc<MachineState>,
         store: LogStore,
         raft: Raft,
-        standby: Arc<Standby>,
+        (standby, probe): (Arc<Standby>, Arc<Probe>),
     ) -> Arc<Self> {
         let limits = node.limits().clone();
         let timings = node.timings().clone();
@@ -61,6 +65,8 @@ impl GroupInner {
             store,
             raft,
             standby,
+            probe,
+            rest: Mutex::default(),
             node: Arc::downgrade(node),
             proposals: Semaphore::new(limits.proposals_in_flight),
             propose: Duration::from_millis(timings.propose_ms),
@@ -141,7 +147,8 @@ impl GroupInner {
     }
 
     /// Stops the replica: nothing is applied, answered or proposed from here on. Its log and state stay.
-    pub(crate) async fn stop(&self) {
+    pub(crate) async fn stop(self: &Arc<Self>) {
+        self.tell_that_it_ended();
         self.state.halts().close();
         // The only error is a panic within the library, which its own task has reported.
         if let Err(error) = self.raft.shutdown().await {
@@ -262,6 +269,21 @@ impl Group {
         self.0.id()
     }
 
+    /// Lets the group rest, which this replica leads, if nothing is under way and the other voters agree. Returns whether it rests. Whatever
+    /// is wanted of it wakes it; until then it costs nothing. See [`crate::rest`].
+    pub async fn rest(&self) -> bool {
+        match self.0.node.upgrade() {
+            Some(node) => self.0.try_rest(&node).await,
+            None => false,
+        }
+    }
+
+    /// Whether it is at rest here.
+    #[must_use]
+    pub fn is_at_rest(&self) -> bool {
+        matches!(self.0.rest(), Rest::AtRest(_))
+    }
+
     /// Proposes a command and waits until it is committed and applied here.
     ///
     /// Proposals of one group enter the log in the order in which their futures are first polled. Dropping the future does
@@ -281,6 +303,7 @@ impl Group {
         if let Err(error) = inner.store.room() {
             return Err(self.refused(error.to_string()));
         }
+        inner.wake_and_be_heard().await;
         let held = inner.store.memory_bytes();
         if held + command.len() as u64 > inner.limits.log_memory_bytes {
             return Err(self.refused(format!("{held} bytes of log wait for a checkpoint")));
@@ -397,6 +420,7 @@ impl Group {
         if planted!("stale-read") {
             return Ok(self.applied().unwrap_or_default().index);
         }
+        self.0.wake_and_be_heard().await;
         let read = self.0.raft.ensure_linearizable(ReadPolicy::ReadIndex);
         match tokio::time::timeout(self.0.propose, read).await {
             Ok(Ok(read)) => Ok(LogIndex(read.index())),
@@ -413,6 +437,7 @@ impl Group {
     /// transfer to any other would leave the group without a leader for an election, and is refused.
     pub async fn transfer_leadership(&self, to: ReplicaId) -> Result<(), ProposeError> {
         self.check_running()?;
+        self.0.wake_and_be_heard().await;
         let status = self.status();
         if !matches!(status.role, Role::Leader(_)) {
             return Err(ProposeError::NotLeader { group: self.id(), leader: status.leader });
@@ -503,6 +528,7 @@ impl Group {
         &self,
         change: impl Future<Output = Result<(), RaftError<TypeConfig, ClientWriteError<TypeConfig>>>>,
     ) -> Result<(), ProposeError> {
+        self.0.wake_and_be_heard().await;
         let deadline = Duration::from_millis(self.0.timings.install_ms);
         match tokio::time::timeout(deadline, change).await {
             Ok(Ok(())) => Ok(()),

@@ -20,10 +20,12 @@ use openraft::raft::{
 use openraft::{OptionalSend, RaftNetworkFactory};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::api::Snapshot;
 use crate::link::{ChannelCell, Connector, Endpoint, Haste, Lane, Link, LinkError};
 use crate::options::{AddressBook, Limits, Timings};
+use crate::probe::Probe;
 use crate::snapshots::{self, Outgoing};
 use crate::standby::{Standby, Word};
 use crate::types::{LogId, RaftSnapshot, TypeConfig, Vote};
@@ -31,6 +33,8 @@ use crate::wire::{self, Malformed};
 
 /// Appends of one group to one follower that are under way at once.
 const PIPELINE: usize = 16;
+/// Why a heartbeat is not sent.
+const STILL: &str = "no majority was heard of late: this leader keeps still for a while";
 
 /// All connections of a node to its peers.
 pub(crate) struct Links {
@@ -86,6 +90,11 @@ impl Links {
         Ok(entry.0.clone())
     }
 
+    /// Asks a peer something that is no matter of the raft library.
+    pub(crate) async fn ask(&self, to: ReplicaId, group: GroupId, body: Body, deadline: Duration) -> Result<Body, LinkError> {
+        self.link(to, Lane::Control)?.call(group, body, Haste::Now, deadline).await
+    }
+
     /// The channel for snapshots to or from a replica's node.
     pub(crate) fn snapshot_channel(&self, to: ReplicaId) -> Result<tonic::transport::Channel, LinkError> {
         let cell = {
@@ -116,6 +125,7 @@ pub(crate) struct Factory {
     pub(crate) group: GroupId,
     pub(crate) links: Arc<Links>,
     pub(crate) standby: Arc<Standby>,
+    pub(crate) probe: Arc<Probe>,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Factory {
@@ -126,13 +136,22 @@ impl RaftNetworkFactory<TypeConfig> for Factory {
     }
 
     async fn new_heartbeat_client(&mut self, target: u64, _: &openraft::EmptyNode) -> Network {
+        // Made anew for every term that this replica leads.
+        self.probe.follows(ReplicaId(target), Instant::now());
         self.client(target, Lane::Control)
     }
 }
 
 impl Factory {
     fn client(&self, target: u64, appends: Lane) -> Network {
-        Network { group: self.group, to: ReplicaId(target), appends, links: self.links.clone(), standby: self.standby.clone() }
+        Network {
+            group: self.group,
+            to: ReplicaId(target),
+            appends,
+            links: self.links.clone(),
+            standby: self.standby.clone(),
+            probe: self.probe.clone(),
+        }
     }
 }
 
@@ -144,6 +163,7 @@ pub(crate) struct Network {
     appends: Lane,
     links: Arc<Links>,
     standby: Arc<Standby>,
+    probe: Arc<Probe>,
 }
 
 type Failure = RPCError<TypeConfig>;
@@ -234,7 +254,8 @@ impl NetStreamAppend<TypeConfig> for Network {
             Lane::Control => option.soft_ttl(),
             Lane::Append => Duration::from_millis(self.links.timings.append_ms),
         };
-        let (group, to, standby) = (self.group, self.to, self.standby.clone());
+        let (group, to, standby, probe) = (self.group, self.to, self.standby.clone(), self.probe.clone());
+        let beats = self.appends == Lane::Control;
         let link = self.links.link(self.to, self.appends).map_err(|e| self.failure(e, RPCTypes::AppendEntries));
         let this: &'s Self = self;
         Box::pin(async move {
@@ -242,8 +263,14 @@ impl NetStreamAppend<TypeConfig> for Network {
             let course = Arc::new(Mutex::new(Course::default()));
             let answers = input
                 .map(move |request| {
-                    let standby = standby.clone();
-                    append(link.clone(), group, request, course.clone(), deadline, move |word| standby.heard(to, word))
+                    let (standby, probe, sent) = (standby.clone(), probe.clone(), Instant::now());
+                    let keeps_still = beats && !probe.may_send(sent);
+                    let heard = move |word| {
+                        probe.answered(to, sent);
+                        standby.heard(to, word);
+                    };
+                    let sending = append(link.clone(), group, request, course.clone(), deadline, heard);
+                    async move { if keeps_still { Err(LinkError::Unreachable(STILL.into())) } else { sending.await } }
                 })
                 .buffered(PIPELINE)
                 .map(|result| result.map_err(|e| this.failure(e, RPCTypes::AppendEntries)));

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use marchland_proto::net::{ClusterSecurity, Transport};
 use marchland_storage::raft_log::{LogOp, RaftLog};
@@ -16,6 +17,7 @@ use crate::log_store::{AnyLog, FatalCell, LogStore, reconcile};
 use crate::machine::{MachineAdapter, MachineState};
 use crate::network::{Factory, Links};
 use crate::options::{BadOptions, Limits, NodeOptions, Standing, Timings};
+use crate::rest::{self, Pulses};
 use crate::scheduler;
 use crate::service::RaftService;
 use crate::snapshots;
@@ -72,7 +74,8 @@ pub(crate) struct NodeInner {
     closing: watch::Sender<bool>,
     received: Arc<Semaphore>,
     fetched: Arc<Semaphore>,
-    scheduler: Mutex<Option<AbortHandle>>,
+    pulses: Arc<Pulses>,
+    tasks: Mutex<Vec<AbortHandle>>,
 }
 
 enum Slot {
@@ -125,6 +128,18 @@ impl NodeInner {
         &self.options.limits
     }
 
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    pub(crate) fn pulses(&self) -> &Pulses {
+        &self.pulses
+    }
+
+    pub(crate) fn patience(&self, group: GroupId) -> Duration {
+        self.options.patience(group)
+    }
+
     pub(crate) fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
     }
@@ -156,13 +171,14 @@ impl NodeInner {
         let state = Arc::new(state);
         let config = self.options.config(id).map_err(|e| recovery(e.to_string()))?;
         let standby = Arc::new(Standby::default());
-        let factory = Factory { group: id, links: self.links.clone(), standby: standby.clone() };
+        let probe = Arc::new(self.options.probe());
+        let factory = Factory { group: id, links: self.links.clone(), standby: standby.clone(), probe: probe.clone() };
         let me = self.me().0;
         // What was committed above the restored state is applied once a leader says so.
         let raft = Raft::new(me, config, factory, store.clone(), MachineAdapter(state.clone())).await;
         let raft = raft.map_err(|e| recovery(state.fault().borrow().clone().unwrap_or_else(|| e.to_string())))?;
         state.start();
-        Ok(GroupInner::new(self, state, store, raft, standby))
+        Ok(GroupInner::new(self, state, store, raft, (standby, probe)))
     }
 }
 
@@ -183,6 +199,7 @@ impl RaftNode {
         let connector = connector(transport, security);
         let links = Links::new(me, options.timings.clone(), options.limits.clone(), options.addresses.clone(), connector);
         let at_once = options.limits.snapshots_at_once;
+        let pulses = Arc::new(Pulses::new(Duration::from_millis(options.timings.heartbeat_ms)));
         let inner = Arc::new(NodeInner {
             options,
             log: Arc::new(log),
@@ -192,10 +209,12 @@ impl RaftNode {
             closing: watch::Sender::new(false),
             received: Arc::new(Semaphore::new(at_once)),
             fetched: Arc::new(Semaphore::new(at_once)),
-            scheduler: Mutex::default(),
+            pulses: pulses.clone(),
+            tasks: Mutex::default(),
         });
-        let task = tokio::spawn(scheduler::run(Arc::downgrade(&inner))).abort_handle();
-        *inner.scheduler.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
+        let persists = tokio::spawn(scheduler::run(Arc::downgrade(&inner))).abort_handle();
+        let rests = tokio::spawn(rest::run(Arc::downgrade(&inner), pulses)).abort_handle();
+        *inner.tasks.lock().unwrap_or_else(PoisonError::into_inner) = vec![persists, rests];
         Ok(Self(inner))
     }
 
@@ -375,9 +394,8 @@ impl RaftNode {
     /// Stops every group and connection. Log and state stay; nothing is persisted that is not durable already.
     pub async fn shutdown(&self) {
         self.0.closing.send_replace(true);
-        let scheduler = self.0.scheduler.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(scheduler) = scheduler {
-            scheduler.abort();
+        for task in self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            task.abort();
         }
         let groups = self.0.groups();
         futures::future::join_all(groups.iter().map(|group| group.stop())).await;

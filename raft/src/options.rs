@@ -1,10 +1,13 @@
 //! What a node's raft is told at its start: who it is, whom it can reach, how fast things go, and how much they may hold.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use marchland_types::limits::LOG_MEMORY_MAX_BYTES;
 use marchland_types::{GroupId, Incarnation, NodeId, ReplicaId, planted};
 use openraft::{Config, SnapshotPolicy};
+
+use crate::probe::Probe;
 
 /// How many steps an election timeout is spread over; see [`Timings`].
 const RANKS: u64 = 3;
@@ -193,13 +196,25 @@ impl NodeOptions {
         self.config(GroupId(0)).map(drop)
     }
 
+    /// How long a leader without a majority keeps on, and how long it keeps still then.
+    pub(crate) fn probe(&self) -> Probe {
+        let t = &self.timings;
+        let longest = Duration::from_millis(t.election_ms + RANKS * t.election_step_ms);
+        Probe::new(longest, longest * 2)
+    }
+
+    /// How long a follower of a group that wakes waits for its leader, before its election timer starts.
+    pub(crate) fn patience(&self, group: GroupId) -> Duration {
+        let rank = (u64::from(self.node.0) + u64::from(group.serial())) % RANKS;
+        Duration::from_millis(self.timings.election_ms + rank * 2 * self.timings.election_step_ms)
+    }
+
     /// The library's configuration for this node's replica of a group.
     pub(crate) fn config(&self, group: GroupId) -> Result<Arc<Config>, BadOptions> {
         let t = &self.timings;
         let rank = (u64::from(self.node.0) + u64::from(group.serial())) % RANKS;
         let election_timeout_min = t.election_ms + rank * t.election_step_ms;
         let election_timeout_max = election_timeout_min + t.election_step_ms;
-        let longest = t.election_ms + RANKS * t.election_step_ms;
         Config {
             cluster_name: "marchland".into(),
             heartbeat_interval: t.heartbeat_ms,
@@ -219,7 +234,8 @@ impl NodeOptions {
             // Planted: it does.
             enable_leader_restore: Some(planted!("leader-restored")),
             enable_pre_vote: Some(true),
-            quorum_loss_probe_interval: Some(2 * longest),
+            // Our own: see [`crate::probe`].
+            quorum_loss_probe_interval: None,
             backoff: "50ms 100ms 200ms ...500ms".into(),
             ..Config::default()
         }

@@ -2,7 +2,7 @@
 //! not meet on the disk. The group with the most unpersisted bytes above the limit comes first; then, the one that was
 //! persisted longest ago.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -39,7 +39,8 @@ pub(crate) async fn run(node: Weak<NodeInner>) {
             let groups = node.groups();
             drop(node);
             let now = Instant::now();
-            last.retain(|id, _| groups.iter().any(|group| group.id() == *id));
+            let open: BTreeSet<GroupId> = groups.iter().map(|group| group.id()).collect();
+            last.retain(|id, _| open.contains(id));
             let candidates: Vec<Candidate> = groups
                 .iter()
                 .filter(|group| group.fault().is_none() && group.state.halts().halted().is_none())

@@ -6,12 +6,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, Stream, StreamExt};
 use marchland_proto::cluster::raft_envelope::Body;
 use marchland_proto::cluster::raft_transport_server::{RaftTransport, RaftTransportServer};
-use marchland_proto::cluster::{RaftBatch, RaftEnvelope, RaftError, SnapshotAnswer, SnapshotChunk, SnapshotRequest};
+use marchland_proto::cluster::{
+    RaftBatch, RaftEnvelope, RaftError, RaftPulse, RaftRestAnswer, SnapshotAnswer, SnapshotChunk, SnapshotRequest,
+};
 use marchland_proto::net::{PeerIdentity, Role, peer_of};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 use marchland_types::{GroupId, GroupKind, Incarnation, LogIndex, ReplicaId};
@@ -74,7 +77,7 @@ fn group(node: &NodeInner, id: GroupId) -> Result<Arc<GroupInner>, RaftError> {
     }
 }
 
-async fn handle(group: &GroupInner, body: Option<Body>) -> Result<Body, RaftError> {
+async fn handle(group: &Arc<GroupInner>, from: ReplicaId, body: Option<Body>) -> Result<Body, RaftError> {
     let raft = group.raft();
     let stopped = |error: &dyn std::fmt::Display| Refusal::Stopped.with(error.to_string());
     match body {
@@ -83,21 +86,52 @@ async fn handle(group: &GroupInner, body: Option<Body>) -> Result<Body, RaftErro
             if !append.entries.is_empty() {
                 group.store.room().map_err(|e| Refusal::Busy.with(e.to_string()))?;
             }
-            let answer = raft.append_entries(wire::append_in(append)?).await.map_err(|e| stopped(&e))?;
+            let request = wire::append_in(append)?;
+            let wakes = !request.entries.is_empty() || group.is_other_vote(&request.vote);
+            let answer = raft.append_entries(request).await.map_err(|e| stopped(&e))?;
+            // Its leader was heard: its timer begins now.
+            if wakes {
+                group.wake(Duration::ZERO);
+            }
             Ok(Body::AppendAnswer(wire::append_answer_out(&answer, group.word())))
         }
         Some(Body::Vote(vote)) => {
             let request = wire::vote_request_in(&vote)?;
+            let rest = group.rest();
+            group.wake(Duration::ZERO);
+            if vote.pre
+                && let Some(answer) = group.declines(rest, from)
+            {
+                return Ok(Body::VoteAnswer(wire::vote_answer_out(&answer)));
+            }
             let answer = if vote.pre { raft.pre_vote(request).await } else { raft.vote(request).await };
             Ok(Body::VoteAnswer(wire::vote_answer_out(&answer.map_err(|e| stopped(&e))?)))
         }
         Some(Body::Transfer(transfer)) => {
+            group.wake(Duration::ZERO);
             let answer = raft.handle_transfer_leader(wire::transfer_in(&transfer)?).await.map_err(|e| stopped(&e))?;
             Ok(Body::TransferAnswer(wire::transfer_answer_out(&answer)))
         }
-        Some(Body::AppendAnswer(_) | Body::VoteAnswer(_) | Body::TransferAnswer(_) | Body::Error(_)) | None => {
-            Err(Refusal::Malformed.with("not a request"))
+        Some(Body::Rest(rest)) if rest.wake => {
+            group.wake(Duration::ZERO);
+            Ok(Body::RestAnswer(RaftRestAnswer { agreed: true }))
         }
+        Some(Body::Rest(rest)) => {
+            let (Some(last), vote) = (&rest.last, wire::vote_in(&rest.vote)?) else {
+                return Err(Refusal::Malformed.with("rest without a last entry"));
+            };
+            let agreed = group.rests_with(from, &vote, &wire::id_in(last)?);
+            Ok(Body::RestAnswer(RaftRestAnswer { agreed }))
+        }
+        Some(
+            Body::AppendAnswer(_)
+            | Body::VoteAnswer(_)
+            | Body::TransferAnswer(_)
+            | Body::RestAnswer(_)
+            | Body::Pulse(_)
+            | Body::Error(_),
+        )
+        | None => Err(Refusal::Malformed.with("not a request")),
     }
 }
 
@@ -153,13 +187,17 @@ async fn serve(
                     let to = ReplicaId(batch.to);
                     for envelope in batch.envelopes {
                         let id = GroupId(envelope.group);
-                        let admitted = admit(&node, &peer, from, to, id).and_then(|()| group(&node, id));
+                        let is_pulse = matches!(envelope.body, Some(Body::Pulse(_)));
+                        let find = |()| if is_pulse { Ok(None) } else { group(&node, id).map(Some) };
+                        let admitted = admit(&node, &peer, from, to, id).and_then(find);
                         if let Err(error) = &admitted {
                             tracing::debug!(%peer, group = %id, %from, reason = %error.reason, "raft request refused");
                         }
                         running.push(async move {
                             let body = match admitted {
-                                Ok(group) => handle(&group, envelope.body).await,
+                                Ok(Some(group)) => handle(&group, from, envelope.body).await,
+                                // A pulse is about no group: that it is answered is all.
+                                Ok(None) => Ok(Body::Pulse(RaftPulse {})),
                                 Err(error) => Err(error),
                             };
                             let body = Some(body.unwrap_or_else(Body::Error));
@@ -231,6 +269,7 @@ impl RaftService {
         admit(node, peer, ReplicaId(begin.from), ReplicaId(begin.to), id)?;
         let group = group(node, id)?;
         let vote = wire::vote_in(&begin.vote)?;
+        group.wake(Duration::ZERO);
         let _turn = node.received().try_acquire_owned().map_err(|_| Refusal::Busy.with("too many snapshots at once"))?;
         let received = snapshots::receive_rest(&mut chunks, begin, node.timings(), node.limits().snapshot_bytes).await?;
         let meta = crate::machine::meta_of(&received.snapshot.applied).map_err(|e| Refusal::Malformed.with(e.to_string()))?;

@@ -9,7 +9,8 @@
 //! The same when the other replicas do not keep up: a tick then waits until a majority is within [`STANDBY_LAG_MAX`] ticks of the owner. It does not
 //! wait for ever, for the replicas may be unable to go on while the log is sound, and the world must not stand still for that.
 //!
-//! A region that nobody wants anything of falls asleep ([`crate::pace`]), and one in which nobody plays ticks four times a second.
+//! A region that nobody wants anything of falls asleep ([`crate::pace`]), and its raft group rests with it; one in which nobody plays ticks
+//! four times a second.
 //!
 //! A tick that is late moves the ones after it: missed ticks are not caught up in a burst, game time just runs slower and
 //! clients are told the rate.
@@ -30,6 +31,8 @@ use crate::executor::Executor;
 use crate::machine::RegionMachine;
 use crate::pace::{Next, TICK};
 
+/// When a raft group is asked again to rest with its region.
+const REST_AGAIN: Duration = Duration::from_secs(1);
 /// How often an owner that waits for the others looks how far they are.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The longest that a tick waits for them.
@@ -87,7 +90,9 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
                         }
                         Next::Rest(most) => {
                             rests = true;
-                            due = now + most;
+                            // Its raft group rests with it, as soon as the others agree.
+                            let is_quiet = in_flight.is_empty() && group.rest().await;
+                            due = now + if is_quiet { most } else { most.min(REST_AGAIN) };
                         }
                         Next::NotOwner => due = (due + TICK).max(now),
                     }
