@@ -88,7 +88,7 @@ impl GroupInner {
     }
 
     pub(crate) fn fault(&self) -> Option<String> {
-        self.state.fault().borrow().clone()
+        self.state.fault_now()
     }
 
     pub(crate) async fn snapshot(&self) -> Result<Option<Snapshot>, String> {
@@ -177,6 +177,7 @@ impl GroupInner {
             *told = Some(role);
             tracing::info!(group = %self.id(), ?role, "role");
             if let Role::Leader(_) = role {
+                self.ticks_again();
                 metrics::counter!("marchland_leaderships_total", "group" => self.id().to_string()).increment(1);
             }
             self.state.machine().role(role);
@@ -208,7 +209,7 @@ fn role_of(metrics: &RaftMetrics<TypeConfig>) -> Role {
 }
 
 fn status_of(state: &MachineState, metrics: &RaftMetrics<TypeConfig>) -> GroupStatus {
-    let fault = state.fault().borrow().clone();
+    let fault = state.fault_now();
     let stopped = fault.is_some() || metrics.running_state.is_err();
     let index = |id: &types::LogId| LogIndex(id.index);
     let matched = metrics.replication.as_ref().filter(|_| !stopped).map(|replication| {

@@ -100,6 +100,10 @@ impl MachineState {
         &self.machine
     }
 
+    pub(crate) fn fault_now(&self) -> Option<String> {
+        self.fault.borrow().clone()
+    }
+
     pub(crate) fn fault(&self) -> watch::Receiver<Option<String>> {
         self.fault.subscribe()
     }

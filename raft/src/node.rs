@@ -9,6 +9,7 @@ use marchland_storage::raft_log::{LogOp, RaftLog};
 use marchland_types::{GroupId, LogIndex, ReplicaId, planted};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::api::{Machine, MachineFault, Snapshot};
 use crate::group::{Group, GroupInner};
@@ -75,6 +76,8 @@ pub(crate) struct NodeInner {
     received: Arc<Semaphore>,
     fetched: Arc<Semaphore>,
     pulses: Arc<Pulses>,
+    /// Until when other groups that were opened have their turn to elect.
+    turns_until: Mutex<Option<Instant>>,
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
@@ -136,6 +139,15 @@ impl NodeInner {
         &self.pulses
     }
 
+    /// When a group that was opened just now begins to elect: those of many groups do not all at once.
+    pub(crate) fn next_turn(&self) -> Option<Instant> {
+        let mut until = self.turns_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let turn = until.map_or(now, |until| until.max(now));
+        *until = Some(turn + rest::TURN);
+        (turn > now + rest::AT_ONCE).then_some(turn)
+    }
+
     pub(crate) fn patience(&self, group: GroupId) -> Duration {
         self.options.patience(group)
     }
@@ -178,7 +190,9 @@ impl NodeInner {
         let raft = Raft::new(me, config, factory, store.clone(), MachineAdapter(state.clone())).await;
         let raft = raft.map_err(|e| recovery(state.fault().borrow().clone().unwrap_or_else(|| e.to_string())))?;
         state.start();
-        Ok(GroupInner::new(self, state, store, raft, (standby, probe)))
+        let group = GroupInner::new(self, state, store, raft, (standby, probe));
+        group.take_turn(self);
+        Ok(group)
     }
 }
 
@@ -210,6 +224,7 @@ impl RaftNode {
             received: Arc::new(Semaphore::new(at_once)),
             fetched: Arc::new(Semaphore::new(at_once)),
             pulses: pulses.clone(),
+            turns_until: Mutex::default(),
             tasks: Mutex::default(),
         });
         let persists = tokio::spawn(scheduler::run(Arc::downgrade(&inner))).abort_handle();

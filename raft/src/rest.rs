@@ -40,6 +40,11 @@ const WANTED_FOR: Duration = Duration::from_secs(10);
 /// Followers of many groups that lost their leader at once begin their elections so far apart.
 const APART: Duration = Duration::from_millis(2);
 
+/// One group after the other of those that a node opens begins to elect: so far apart.
+pub(crate) const TURN: Duration = Duration::from_millis(8);
+/// Turns that are not waited for: a node with few groups has all of them at once.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(200);
+
 /// One group's rest, on one node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Rest {
@@ -99,6 +104,13 @@ impl Pulses {
         };
         self.wanted.notify_one();
         live
+    }
+
+    /// What is asked goes on.
+    fn stay_wanted(&self, now: Instant) {
+        for peer in self.peers().values_mut() {
+            peer.wanted_at = now;
+        }
     }
 
     pub(crate) fn is_live(&self, peer: ReplicaId) -> bool {
@@ -163,7 +175,7 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
     futures::future::join_all(asks).await;
     let now = Instant::now();
     let turns = pulses.turns(now);
-    let mut number = 0;
+    let (mut number, mut rests) = (0, false);
     for group in node.groups() {
         if group.fault().is_some() {
             group.tell_that_it_ended();
@@ -174,17 +186,17 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
             Rest::Wakes(at) if now >= at => group.ticks_again(),
             Rest::Wakes(_) => {}
             Rest::AtRest(_) => {
-                let voters = group.status().voters;
-                if turns.iter().any(|turn| voters.contains(&turn.0)) {
+                rests = true;
+                // There may be thousands: nothing is looked up while nothing happens.
+                if !turns.is_empty() && group.status().voters.iter().any(|voter| turns.contains(&Turn(*voter))) {
                     group.wake(APART * number);
                     number += 1;
-                } else {
-                    for voter in voters.into_iter().filter(|voter| *voter != node.me()) {
-                        pulses.want(voter, group.id(), now, false);
-                    }
                 }
             }
         }
+    }
+    if rests {
+        pulses.stay_wanted(now);
     }
 }
 
@@ -195,6 +207,21 @@ impl GroupInner {
 
     pub(crate) fn rest(&self) -> Rest {
         *self.rest_mut()
+    }
+
+    /// It was opened just now, perhaps with a thousand others: its election timer starts when it is its turn. Entries, and whoever else elects,
+    /// are heard before.
+    pub(crate) fn take_turn(self: &Arc<Self>, node: &NodeInner) {
+        let Some(turn) = node.next_turn() else { return };
+        self.raft().runtime_config().tick(false);
+        *self.rest_mut() = Rest::Wakes(turn);
+        let group = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(turn).await;
+            if let Some(group) = group.upgrade() {
+                group.ticks_again();
+            }
+        });
     }
 
     /// The vote and the last entry, if all of the log is committed and applied here.
@@ -293,8 +320,8 @@ impl GroupInner {
         });
     }
 
-    /// A follower's patience is over.
-    fn ticks_again(&self) {
+    /// A follower's patience is over, or it leads already.
+    pub(crate) fn ticks_again(&self) {
         let mut state = self.rest_mut();
         if let Rest::Wakes(_) = *state {
             *state = Rest::Awake;

@@ -37,6 +37,8 @@ use crate::slot::Fence;
 const CUTS_KEPT: usize = 4;
 /// How often sessions without an edge are looked for: once a second.
 const SWEEP_EVERY_TICKS: u64 = 20;
+/// How soon a region of a new owner falls asleep if nobody wants anything of it: edges that served players there have come by then.
+const SOON_MS: u64 = 500;
 /// Longest rest of a sleeping region's ticker: clocks may be set meanwhile.
 const REST_MAX_MS: u64 = 10_000;
 /// Deliveries that wait for their commit, over all senders.
@@ -102,8 +104,9 @@ pub(crate) struct Replica<G: Game> {
     mute_until: Option<LogIndex>,
     step: Duration,
     ghosts: GhostPosts,
-    /// When somebody last wanted something, by the clock.
-    wanted_at_ms: u64,
+    /// When somebody last wanted something of this owner, by the clock.
+    wanted_at_ms: Option<u64>,
+    owner_since_ms: u64,
     /// An entry by which the region falls asleep is on its way.
     falls_asleep: bool,
     /// It ticks at the rate of a region that is only watched.
@@ -138,7 +141,8 @@ impl<G: Game> Replica<G> {
             mute_until: None,
             step,
             ghosts,
-            wanted_at_ms: 0,
+            wanted_at_ms: None,
+            owner_since_ms: 0,
             falls_asleep: false,
             is_slow: false,
         }
@@ -200,7 +204,7 @@ impl<G: Game> Replica<G> {
         }
         if owner && !before.owner {
             self.rate.restart((self.now)().0);
-            (self.falls_asleep, self.wanted_at_ms) = (false, (self.now)().1);
+            (self.falls_asleep, self.wanted_at_ms, self.owner_since_ms) = (false, None, (self.now)().1);
             self.orphans.clear();
             self.hub.announce(self.stamp());
             // What waits there was posted when this replica delivered nothing: whoever looked, saw an empty outbox.
@@ -409,7 +413,7 @@ impl<G: Game> Replica<G> {
         if let CoreApplied::Asleep | CoreApplied::StaysAwake(_) = self.effects.applied {
             self.falls_asleep = false;
             // One that could not fall asleep has a reason, which may last.
-            self.wanted_at_ms = (self.now)().1;
+            self.wanted_at_ms = Some((self.now)().1);
         }
         if self.effects.outbox_changed {
             self.outlets.posted.send_modify(|changes| *changes += 1);
@@ -462,11 +466,14 @@ impl<G: Game> Replica<G> {
             return Next::Rest(Duration::from_millis((until_ms - now_ms).min(REST_MAX_MS)));
         }
         if wanted {
-            self.wanted_at_ms = now_ms;
+            self.wanted_at_ms = Some(now_ms);
         } else if self.falls_asleep {
             // Its entry is on its way.
             return Next::Rest(TICK);
-        } else if now_ms >= self.wanted_at_ms.saturating_add(IDLE_MS) {
+        } else if self.wanted_at_ms.is_none() && now_ms < self.owner_since_ms.saturating_add(SOON_MS) {
+            // It need not tick for nobody: edges that served players here come soon.
+            return Next::Rest(TICK);
+        } else if self.wanted_at_ms.is_none_or(|at| now_ms >= at.saturating_add(IDLE_MS)) {
             self.falls_asleep = true;
             let wake_at_ms = self.region.next_due_ms().unwrap_or(u64::MAX);
             return self.propose(region_entry::Body::Sleep(Sleep { wake_at_ms, now_ms }), TICK);

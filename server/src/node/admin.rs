@@ -331,8 +331,10 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
         if registry.standing(raft.replica()) != Standing::Issued {
             return Err("the directory does not know this node yet".to_owned());
         }
-        match regions.iter().find(|(_, region)| region.facts().tick.0 == 0) {
-            Some((group, _)) => Err(format!("{group} has not ticked yet")),
+        // One that fell asleep before its first tick has begun as well.
+        let has_begun = |region: &dyn RegionPort| region.facts().tick.0 > 0 || region.facts().asleep;
+        match regions.iter().find(|(_, region)| !has_begun(region.as_ref())) {
+            Some((group, _)) => Err(format!("{group} has not begun yet")),
             None => Ok(()),
         }
     }

@@ -31,7 +31,9 @@ pub(super) async fn spread(raft: RaftNode, voters: BTreeSet<ReplicaId>) {
     let mut watched: BTreeMap<GroupId, Leadership> = BTreeMap::new();
     loop {
         sleep(LOOK_EVERY).await;
-        let regions: Vec<Group> = raft.groups().into_iter().filter(|g| g.id().kind() == Some(GroupKind::Region)).collect();
+        // Those at rest cost nobody anything where they are.
+        let moves = |group: &Group| group.id().kind() == Some(GroupKind::Region) && !group.is_at_rest();
+        let regions: Vec<Group> = raft.groups().into_iter().filter(moves).collect();
         if regions.len() < 2 {
             continue;
         }

@@ -368,9 +368,11 @@ impl<P: Mind> Player<P> {
     }
 
     /// A sign-in without an answer may still be carried out, and then ends the session of a later one: the last to sign in has the
-    /// character, and only the directory knows who was the last.
+    /// character, and only the directory knows who was the last. An edge that gives up waiting for the directory's answer says that it is
+    /// not available, or that it stops, and knows no more.
     fn gave_up(&self, login: &Login, error: &ClientError) {
-        if matches!(login, Login::SignIn { .. }) && error.code().is_none() {
+        let is_unanswered = matches!(error.code(), None | Some(Code::Unavailable | Code::GoingAway));
+        if matches!(login, Login::SignIn { .. }) && is_unanswered {
             self.in_doubt_until.set(Some(Instant::now() + SIGN_IN_IN_DOUBT));
         }
     }
