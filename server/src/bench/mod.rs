@@ -3,6 +3,7 @@
 //! Machines differ and are noisy; the ratio to a baseline that ran beside the measurement is what can be compared.
 
 mod bare;
+mod border;
 mod commit;
 mod crowd;
 mod dormant;
@@ -14,12 +15,16 @@ mod process;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{Args, Subcommand};
-use marchland_admin::client::cluster_status;
+use indicatif::ProgressBar;
+use marchland_admin::client::{AdminCluster, cluster_status};
+use marchland_types::GroupId;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use crate::cluster::Cluster;
 
@@ -45,6 +50,8 @@ enum What {
     Commit(commit::CommitArgs),
     /// A crowd of players, beside a bare WebSocket server.
     Crowd(crowd::CrowdArgs),
+    /// The same crowd on the corner of four regions, beside it in one region.
+    Border(border::BorderArgs),
     /// How long players wait when the owner is taken away, beside how long they wait without.
     Failover(failover::FailoverArgs),
     /// How long players wait when a region is moved to another node, beside how long they wait without.
@@ -112,6 +119,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
             let scratch = Scratch::new(args.dir.as_ref(), "crowd")?;
             crowd::run(crowd, &scratch.0, !args.json).await?
         }
+        What::Border(border) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "border")?;
+            border::run(border, &scratch.0, !args.json).await?
+        }
         What::Failover(failover) => {
             let scratch = Scratch::new(args.dir.as_ref(), "failover")?;
             failover::failover(failover, &scratch.0, !args.json).await?
@@ -141,6 +152,48 @@ async fn owner(cluster: &Cluster) -> anyhow::Result<u32> {
     let view = cluster_status(cluster.admin()).await;
     let nodes = view.nodes.iter().filter_map(|n| n.status.as_ref());
     nodes.into_iter().find(|s| s.groups.iter().any(|g| g.owner)).map(|s| s.node).context("the region has no owner")
+}
+
+/// How long leadership may take to come to where it stays.
+const SETTLED_WITHIN: Duration = Duration::from_secs(60);
+/// For so long it must not have moved: leaders of a new world are handed over a moment after they were elected.
+const SETTLED_FOR: Duration = Duration::from_secs(3);
+
+/// The node that owns each region, once all have owners and none has changed hands for a while.
+async fn settled_owners(cluster: &Cluster, regions: usize) -> anyhow::Result<BTreeMap<GroupId, u32>> {
+    let deadline = Instant::now() + SETTLED_WITHIN;
+    let (mut owners, mut since) = (BTreeMap::new(), Instant::now());
+    // A single region is nobody's to hand over.
+    let settled_for = if regions > 1 { SETTLED_FOR } else { Duration::ZERO };
+    loop {
+        let now = owners_now(cluster.admin()).await;
+        if now.len() < regions || now != owners {
+            (owners, since) = (now, Instant::now());
+        }
+        if owners.len() == regions && since.elapsed() >= settled_for {
+            return Ok(owners);
+        }
+        ensure!(Instant::now() < deadline, "{} of {regions} regions have owners that stay", owners.len());
+        sleep(Duration::from_millis(250)).await;
+    }
+}
+
+async fn owners_now(cluster: &AdminCluster) -> BTreeMap<GroupId, u32> {
+    let mut owners = BTreeMap::new();
+    for node in &cluster.nodes {
+        // A node that does not answer owns nothing that could be told.
+        let Ok(status) = node.status().await else { continue };
+        owners.extend(status.groups.iter().filter(|group| group.owner).map(|group| (GroupId(group.group), status.node)));
+    }
+    owners
+}
+
+/// Waits, and shows it.
+async fn pass(bar: &ProgressBar, seconds: u64) {
+    for _ in 0..seconds {
+        sleep(Duration::from_secs(1)).await;
+        bar.inc(1);
+    }
 }
 
 fn print_outcome(outcome: &Outcome) {

@@ -30,8 +30,19 @@ pub(super) fn rss_bytes(pid: u32) -> io::Result<u64> {
     Ok(kb * 1024)
 }
 
+/// Keeps this process away from the servers: they get the first processor, it gets the others. Returns the servers'; with a single one they
+/// share it, and there is nothing to pin. Once in a process, for what it counts is what it may use.
+pub(super) fn pin_apart() -> io::Result<Option<usize>> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores < 2 {
+        return Ok(None);
+    }
+    pin(&(1..cores).collect::<Vec<_>>())?;
+    Ok(Some(0))
+}
+
 /// Keeps this whole process on some processors: all of its threads, and those that it starts later.
-pub(super) fn pin(cpus: &[usize]) -> io::Result<()> {
+fn pin(cpus: &[usize]) -> io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/task")? {
         let thread: i32 = entry?.file_name().to_string_lossy().parse().map_err(io::Error::other)?;
         // SAFETY: `set` is plain data that lives through the call; a thread that has ended is an error, not a danger.

@@ -30,6 +30,8 @@ pub(super) struct Counts {
     pub(super) frames: AtomicU64,
     pub(super) frame_bytes: AtomicU64,
     pub(super) visible: AtomicU64,
+    /// Times that frames began to be another region's.
+    pub(super) crossings: AtomicU64,
     pub(super) ended: AtomicU64,
     /// What was shown and could not be handed in because the judge was behind.
     pub(super) unjudged: AtomicU64,
@@ -63,21 +65,24 @@ impl Walker {
         let mut heading = rng.random_range(0.0..TAU);
         let mut steps_left = rng.random_range(10..=30);
         let mut next = Instant::now() + EVERY.mul_f64(rng.random_range(0.0..1.0));
+        let mut region = None;
         loop {
             match timeout_at(next, client.next()).await {
                 Ok(Ok(Heard::Frame(info))) => {
+                    let crossed = region.replace(info.region).is_some_and(|before| before != info.region);
                     if !self.counts.measuring.load(Ordering::Relaxed) {
                         continue;
                     }
                     self.counts.frames.fetch_add(1, Ordering::Relaxed);
                     self.counts.frame_bytes.fetch_add(info.size_bytes as u64, Ordering::Relaxed);
                     self.counts.visible.fetch_add(info.visible as u64, Ordering::Relaxed);
+                    self.counts.crossings.fetch_add(u64::from(crossed), Ordering::Relaxed);
                     let behind_ms = self.clock.wall_ms().saturating_sub(info.server_ms);
                     if let Ok(mut times) = times.lock() {
                         let _ = times.record(behind_ms);
                     }
                     let others = client.view.others().map(|(_, o)| (o.entity, [o.at[0], o.at[2]])).collect();
-                    if self.judge.try_send(Shown { tick: info.tick, own, others }).is_err() {
+                    if self.judge.try_send(Shown { region: info.region, tick: info.tick, own, others }).is_err() {
                         self.counts.unjudged.fetch_add(1, Ordering::Relaxed);
                     }
                 }

@@ -1,4 +1,4 @@
-//! Follows every cell of the region, as an edge would.
+//! Follows every cell of a region, as an edge would.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -7,17 +7,18 @@ use marchland_proto::cluster::regions_client::RegionsClient;
 use marchland_proto::cluster::{EdgeToNode, EdgeToRegion, RegionBatch};
 use marchland_proto::net::{ClusterClient, ClusterSecurity, TokioTransport, cluster_channel};
 use marchland_types::limits::CELL_SIZE_M;
-use marchland_types::{CellId, GroupId, RegionId, WorldId};
+use marchland_types::{CellId, GroupId};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::truth::World;
 use crate::up::layout::Layout;
 
-/// The node that owns the region, and a task that keeps `world` up to date. The task ends with an error when it missed
+/// Follows the region of `group` at the node that owns it: a task that keeps `world` up to date, and ends with an error when it missed
 /// anything.
 pub(super) async fn follow(
     layout: &Layout,
+    group: GroupId,
     owner: u32,
     side_m: f32,
     world: Arc<Mutex<World>>,
@@ -28,7 +29,6 @@ pub(super) async fn follow(
     let channel = cluster_channel(&TokioTransport, &security, &config.listen.grpc);
     let last = (side_m / CELL_SIZE_M).ceil() as i16;
     let cells = (-1..=last).flat_map(|x| (-1..=last).map(move |z| CellId { x, z }.pack())).collect();
-    let group = GroupId::region(WorldId(config.world.id), RegionId(1));
     let (send, messages) = mpsc::channel(1);
     let subscribe = EdgeToRegion { group: group.0, reset: true, subscribe: cells, ..EdgeToRegion::default() };
     send.send(EdgeToNode { regions: vec![subscribe] }).await?;

@@ -1,40 +1,26 @@
-//! The committed state, as the owner publishes it, and what a player should be shown of it.
+//! The committed state, as the owners publish it, and what a player should be shown of it.
 //!
-//! An observer follows every cell of the region by the same stream as an edge. Frames wait until the observer has their
+//! Observers follow every cell of every region by the same stream as an edge. Frames wait until the observers have their
 //! tick; then what was shown is held against what was committed.
+//!
+//! Regions tick each at its own moment. A frame is its own region's tick; of the others it shows what stood there at that time, or the tick
+//! before or after. Who is on the way from one region to another is in neither, and stays shown where the one had it last.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 
-use anyhow::{Context, bail};
 use marchland_proto::cluster::RegionBatch;
-use marchland_proto::records::{Motion, quantize};
+use marchland_proto::records::quantize;
+use marchland_types::limits::TICK_MS;
 
-/// Ticks that are remembered: a frame may come this much later than the observer's batch.
-const TICKS_KEPT: usize = 64;
-
-/// Positions of all players after one tick.
-#[derive(Clone, Default)]
-pub(super) struct Snapshot {
-    pub(super) tick: u64,
-    /// Entity, by index.
-    pub(super) entities: Vec<u64>,
-    pub(super) x: Vec<i32>,
-    pub(super) z: Vec<i32>,
-    index: HashMap<u64, usize>,
-}
-
-impl Snapshot {
-    fn position(&self, entity: u64) -> Option<[i32; 2]> {
-        self.index.get(&entity).map(|&i| [self.x[i], self.z[i]])
-    }
-}
+use super::track::{Snapshot, Track};
 
 /// The world as committed, over the last ticks.
 #[derive(Default)]
 pub(super) struct World {
-    /// Entity and position by slot.
-    slots: BTreeMap<u32, (u64, [i32; 2])>,
-    ticks: VecDeque<Snapshot>,
+    /// By region.
+    regions: BTreeMap<u32, Track>,
+    /// Where entities stood that left one region for another, the last time that they did.
+    left_at: HashMap<u64, [i32; 2]>,
 }
 
 /// How a shown set is judged.
@@ -52,6 +38,8 @@ pub(super) struct Rule {
 
 /// What one player was shown.
 pub(super) struct Shown {
+    /// Region of the frame.
+    pub(super) region: u32,
     pub(super) tick: u64,
     pub(super) own: u64,
     /// Entity and position.
@@ -71,95 +59,110 @@ pub(super) enum Wrong {
     Place,
 }
 
+/// One region around the time of a frame.
+struct Around<'a> {
+    now: &'a Snapshot,
+    before: Option<&'a Snapshot>,
+    after: Option<&'a Snapshot>,
+}
+
 impl World {
-    /// Takes the observer's batch of one tick.
+    /// Takes an observer's batch of one tick.
     pub(super) fn take(&mut self, batch: &RegionBatch) -> anyhow::Result<()> {
-        for part in &batch.cells {
-            if part.full && !self.slots.is_empty() && self.ticks.len() > 1 {
-                bail!("the observer missed a batch at tick {}", batch.tick);
-            }
-            for slot in &part.left {
-                // It left this cell; if it came into another one, that one's part names it again.
-                self.slots.remove(slot);
-            }
-        }
-        for part in &batch.cells {
-            for record in &part.entities {
-                self.slots.insert(record.slot, (record.entity, [record.x, record.z]));
-            }
-        }
-        for part in &batch.cells {
-            for motion in Motion::iter(&part.motion).context("motion records")? {
-                if let Some((_, at)) = self.slots.get_mut(&motion.slot) {
-                    *at = [motion.x, motion.z];
-                }
-            }
-        }
-        let mut snapshot = Snapshot { tick: batch.tick, ..Snapshot::default() };
-        for (entity, [x, z]) in self.slots.values() {
-            snapshot.index.insert(*entity, snapshot.entities.len());
-            snapshot.entities.push(*entity);
-            snapshot.x.push(*x);
-            snapshot.z.push(*z);
-        }
-        self.ticks.push_back(snapshot);
-        if self.ticks.len() > TICKS_KEPT {
-            self.ticks.pop_front();
-        }
+        self.left_at.extend(self.regions.entry(batch.region).or_default().take(batch)?);
         Ok(())
     }
 
-    /// The newest tick.
-    pub(super) fn tick(&self) -> u64 {
-        self.ticks.back().map_or(0, |s| s.tick)
+    /// Whether all is known that a frame may show.
+    pub(super) fn has(&self, shown: &Shown) -> bool {
+        let Some(own) = self.regions.get(&shown.region) else { return false };
+        if own.tick() < shown.tick {
+            return false;
+        }
+        let Some((now, _)) = own.at(shown.tick) else { return true };
+        let others = self.regions.iter().filter(|(region, _)| **region != shown.region);
+        others.into_iter().all(|(_, track)| track.server_ms() >= now.server_ms + TICK_MS)
     }
 
-    fn at(&self, tick: u64) -> Option<&Snapshot> {
-        self.ticks.iter().rev().find(|s| s.tick == tick)
+    /// Every region around the time of a frame, its own one first.
+    fn around(&self, shown: &Shown) -> Option<Vec<Around<'_>>> {
+        let (now, before) = self.regions.get(&shown.region)?.at(shown.tick)?;
+        let mut all = vec![Around { now, before, after: None }];
+        for (_, track) in self.regions.iter().filter(|(region, _)| **region != shown.region) {
+            let (before, now_there, after) = track.around(now.server_ms)?;
+            all.push(Around { now: now_there, before, after });
+        }
+        Some(all)
     }
 
     /// Holds a frame against the committed state of its tick.
     pub(super) fn judge(&self, shown: &Shown, rule: Rule, distances: &mut Vec<f32>) -> Result<(), Wrong> {
-        let now = self.at(shown.tick).ok_or(Wrong::Unknown)?;
-        let [own_x, own_z] = now.position(shown.own).ok_or(Wrong::Unknown)?;
-        let distance = |x: i32, z: i32| ((x - own_x) as f32).hypot((z - own_z) as f32);
+        let around = self.around(shown).ok_or(Wrong::Unknown)?;
+        let [own_x, own_z] = around[0].now.position(shown.own).ok_or(Wrong::Unknown)?;
+        let distance = |[x, z]: [i32; 2]| ((x - own_x) as f32).hypot((z - own_z) as f32);
         let quanta = |m: f32| quantize(m) as f32;
         let (radius, slack) = (quanta(rule.radius_m), quanta(rule.slack_m));
+        let under_way = self.check_places(shown, &around, quanta(rule.off_m))?;
         // The border of the set: the radius, or the distance of the last one that fits.
         distances.clear();
-        let others = (0..now.entities.len()).filter(|&i| now.entities[i] != shown.own);
-        distances.extend(others.map(|i| distance(now.x[i], now.z[i])).filter(|d| *d <= radius));
-        let border = match distances.len() > rule.visible_max {
-            true => *distances.select_nth_unstable_by(rule.visible_max - 1, f32::total_cmp).1,
+        for (i, region) in around.iter().enumerate() {
+            for (entity, at) in region.now.all().filter(|(entity, _)| *entity != shown.own) {
+                let d = distance(at);
+                // Two regions that tick at different moments may both have somebody who went from one to the other.
+                if d <= radius && !around[..i].iter().any(|earlier| earlier.now.position(entity).is_some()) {
+                    distances.push(d);
+                }
+            }
+        }
+        let most = rule.visible_max.saturating_sub(under_way);
+        let border = match distances.len() > most {
+            true if most == 0 => 0.0,
+            true => *distances.select_nth_unstable_by(most - 1, f32::total_cmp).1,
             false => radius,
         };
         let certain = distances.iter().filter(|d| **d < border - slack).count();
         let mut found = 0;
         for (entity, at) in &shown.others {
-            let Some(true_at) = now.position(*entity) else { return Err(Wrong::Extra) };
-            let off = |p: [i32; 2]| ((p[0] - at[0]) as f32).hypot((p[1] - at[1]) as f32);
-            let before = self.at(shown.tick.wrapping_sub(1)).and_then(|s| s.position(*entity));
-            // At most one tick old.
-            if off(true_at) > quanta(rule.off_m) && before.is_none_or(|p| off(p) > quanta(rule.off_m)) {
-                return Err(Wrong::Place);
-            }
-            let d = distance(true_at[0], true_at[1]);
-            if d > border + slack {
+            let there = around.iter().find_map(|region| region.now.position(*entity));
+            let d = distance(there.unwrap_or(*at));
+            // Who is on the way is let go of when it has arrived, not when it is far.
+            if there.is_some() && d > border + slack {
                 return Err(Wrong::Extra);
             }
-            found += usize::from(d < border - slack);
+            found += usize::from(there.is_some() && d < border - slack);
         }
         if found < certain || shown.others.len() > rule.visible_max {
             return Err(Wrong::Missing);
         }
         Ok(())
     }
+
+    /// Whether all who are shown exist and are where they are shown, at most one tick old. Returns how many are between two regions.
+    fn check_places(&self, shown: &Shown, around: &[Around<'_>], off: f32) -> Result<usize, Wrong> {
+        let mut under_way = 0;
+        for (entity, at) in &shown.others {
+            let near = |p: [i32; 2]| ((p[0] - at[0]) as f32).hypot((p[1] - at[1]) as f32) <= off;
+            let is_in = |snapshot: Option<&Snapshot>| snapshot.and_then(|s| s.position(*entity)).is_some_and(near);
+            let there = around.iter().any(|region| region.now.position(*entity).is_some());
+            let left_at = self.left_at.get(entity).copied();
+            if !there && left_at.is_none() {
+                return Err(Wrong::Extra);
+            }
+            under_way += usize::from(!there);
+            let was_there = around.iter().any(|region| region.before.is_some_and(|before| before.position(*entity).is_some()));
+            let waits = (!there || !was_there) && left_at.is_some_and(near);
+            if !waits && !around.iter().any(|region| is_in(Some(region.now)) || is_in(region.before) || is_in(region.after)) {
+                return Err(Wrong::Place);
+            }
+        }
+        Ok(under_way)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use marchland_proto::cluster::{CellPart, EntityRecord};
+    use marchland_proto::cluster::{CellPart, EntityRecord, HandedOff};
 
     const RULE: Rule = Rule { radius_m: 50.0, visible_max: 2, slack_m: 1.0, off_m: 0.1 };
 
@@ -178,7 +181,7 @@ mod tests {
 
     fn judge(others: &[(u64, f32)]) -> Result<(), Wrong> {
         let others = others.iter().map(|(e, x)| (*e, [quantize(*x), 0])).collect();
-        world().judge(&Shown { tick: 2, own: 1, others }, RULE, &mut Vec::new())
+        world().judge(&Shown { region: 0, tick: 2, own: 1, others }, RULE, &mut Vec::new())
     }
 
     #[test]
@@ -196,10 +199,69 @@ mod tests {
         let rule = Rule { visible_max: 8, ..RULE };
         let all = |last: f32| {
             let others = [(2, 10.0), (3, 20.0), (4, 30.0), (5, last)].map(|(e, x)| (e, [quantize(x), 0])).to_vec();
-            world().judge(&Shown { tick: 2, own: 1, others }, rule, &mut Vec::new())
+            world().judge(&Shown { region: 0, tick: 2, own: 1, others }, rule, &mut Vec::new())
         };
         assert_eq!(all(42.0), Ok(()));
         assert_eq!(all(41.0), Ok(()));
         assert_eq!(all(40.0), Err(Wrong::Place));
+    }
+
+    fn record(entity: u64, x: f32) -> EntityRecord {
+        EntityRecord { slot: entity as u32, entity, x: quantize(x), ..EntityRecord::default() }
+    }
+
+    fn tick(region: u32, tick: u64, part: CellPart) -> RegionBatch {
+        RegionBatch {
+            region,
+            tick,
+            server_ms: 1_000 + tick * 50 + u64::from(region),
+            cells: vec![part],
+            ..RegionBatch::default()
+        }
+    }
+
+    /// Somebody in region 1 who looks on, and one who goes from region 1 to region 2 with tick 2, and arrives with tick 4.
+    fn two_regions() -> World {
+        let mut world = World::default();
+        let here = CellPart { full: true, entities: vec![record(1, 0.0), record(2, 10.0)], ..CellPart::default() };
+        let handed = HandedOff { slot: 2, entity: 2, move_number: 2, to_group: 2 };
+        let gone = CellPart { handed: vec![handed], ..CellPart::default() };
+        let there = CellPart { full: true, entities: vec![record(3, 20.0)], ..CellPart::default() };
+        let arrived = CellPart { entities: vec![record(2, 10.5)], ..CellPart::default() };
+        let empty = CellPart::default();
+        for (n, first, second) in
+            [(1, here, there), (2, gone, empty.clone()), (3, empty.clone(), empty.clone()), (4, empty.clone(), arrived)]
+        {
+            world.take(&tick(1, n, first)).unwrap();
+            world.take(&tick(2, n, second)).unwrap();
+        }
+        for n in 5..=6 {
+            world.take(&tick(1, n, empty.clone())).unwrap();
+            world.take(&tick(2, n, empty.clone())).unwrap();
+        }
+        world
+    }
+
+    #[test]
+    fn who_goes_to_another_region_is_shown_throughout_and_where_it_was() {
+        let judge = |tick, others: &[(u64, f32)]| {
+            let others = others.iter().map(|(e, x)| (*e, [quantize(*x), 0])).collect();
+            two_regions().judge(&Shown { region: 1, tick, own: 1, others }, Rule { visible_max: 8, ..RULE }, &mut Vec::new())
+        };
+        assert_eq!(judge(3, &[(2, 10.0), (3, 20.0)]), Ok(()), "on the way");
+        assert_eq!(judge(3, &[(2, 11.0), (3, 20.0)]), Err(Wrong::Place), "nobody walks on the way");
+        assert_eq!(judge(3, &[(2, 10.0)]), Err(Wrong::Missing), "the other region is seen");
+        assert_eq!(judge(5, &[(2, 10.0), (3, 20.0)]), Ok(()), "arrived a tick ago");
+        assert_eq!(judge(6, &[(2, 10.0), (3, 20.0)]), Err(Wrong::Place), "arrived before that");
+        assert_eq!(judge(6, &[(2, 10.5), (3, 20.0)]), Ok(()));
+        assert_eq!(judge(6, &[(3, 20.0)]), Err(Wrong::Missing));
+    }
+
+    #[test]
+    fn a_frame_waits_until_the_other_regions_are_a_tick_further() {
+        let shown = |tick| Shown { region: 1, tick, own: 1, others: Vec::new() };
+        let world = two_regions();
+        assert!(world.has(&shown(5)) && !world.has(&shown(7)));
+        assert!(!world.has(&shown(6)), "the other one's next tick is not there");
     }
 }
