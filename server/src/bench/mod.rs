@@ -11,6 +11,7 @@ mod failover;
 mod handoff;
 mod log;
 mod process;
+mod watchers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ enum What {
     Crowd(crowd::CrowdArgs),
     /// The same crowd on the corner of four regions, beside it in one region.
     Border(border::BorderArgs),
+    /// What a crowd costs its region's owner when it is spread over one, two and three edges.
+    Watchers(watchers::WatchersArgs),
     /// How long players wait when the owner is taken away, beside how long they wait without.
     Failover(failover::FailoverArgs),
     /// How long players wait when a region is moved to another node, beside how long they wait without.
@@ -122,6 +125,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         What::Border(border) => {
             let scratch = Scratch::new(args.dir.as_ref(), "border")?;
             border::run(border, &scratch.0, !args.json).await?
+        }
+        What::Watchers(watchers) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "watchers")?;
+            watchers::run(watchers, &scratch.0, !args.json).await?
         }
         What::Failover(failover) => {
             let scratch = Scratch::new(args.dir.as_ref(), "failover")?;
