@@ -9,6 +9,7 @@ mod crowd;
 mod dormant;
 mod failover;
 mod handoff;
+mod idle;
 mod log;
 mod process;
 mod watchers;
@@ -63,6 +64,8 @@ enum What {
     Handoff(handoff::HandoffArgs),
     /// What characters cost that are logged out, and a log-in among them, beside one without any.
     Dormant(dormant::DormantArgs),
+    /// What a world costs in which hardly anybody is, and how long its regions take to wake, beside a world of one region.
+    Idle(idle::IdleArgs),
     /// The bare WebSocket server of `crowd`.
     #[command(hide = true)]
     Bare(bare::BareArgs),
@@ -145,6 +148,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         What::Dormant(dormant) => {
             let scratch = Scratch::new(args.dir.as_ref(), "dormant")?;
             dormant::run(dormant, &scratch.0, !args.json).await?
+        }
+        What::Idle(idle) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "idle")?;
+            idle::run(idle, &scratch.0, !args.json).await?
         }
     };
     match args.json {

@@ -193,6 +193,18 @@ impl Bots {
         Counters::new(self.shared.clone(), self.clock)
     }
 
+    /// Waits until all of them are connected.
+    pub async fn until_here(&self, within: Duration) -> anyhow::Result<()> {
+        let (counters, began) = (self.counters(), Instant::now());
+        while counters.here() < self.count as u64 {
+            if began.elapsed() > within {
+                bail!("not all of {} players after {} s: {}", self.count, within.as_secs(), counters.line());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
+    }
+
     /// Measures from here on, until the next window begins, how long each player waits for a frame at most.
     pub fn begin_window(&self, window: Window) {
         self.shared.begin_window(window);

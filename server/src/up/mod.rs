@@ -135,8 +135,13 @@ impl LocalCluster {
 
     /// Waits until every region has an owner. A node that ends meanwhile is an error with its last words.
     pub async fn until_ready(&mut self) -> anyhow::Result<()> {
+        self.until_ready_within(READY_WITHIN).await
+    }
+
+    /// The same for a cluster that may take longer or shorter.
+    pub async fn until_ready_within(&mut self, within: Duration) -> anyhow::Result<()> {
         let cluster = Cluster::of(&self.ready())?;
-        let deadline = Instant::now() + READY_WITHIN;
+        let deadline = Instant::now() + within;
         loop {
             for node in &mut self.nodes {
                 if let Ok(status) = timeout(Duration::ZERO, node.ended()).await {
@@ -146,7 +151,7 @@ impl LocalCluster {
             }
             let Err(reason) = cluster.ready().await else { return self.write_ready_file() };
             if Instant::now() > deadline {
-                bail!("cluster is not ready after {} s: {reason}", READY_WITHIN.as_secs());
+                bail!("cluster is not ready after {} s: {reason}", within.as_secs());
             }
             sleep(Duration::from_millis(50)).await;
         }
