@@ -12,6 +12,7 @@ mod handoff;
 mod idle;
 mod log;
 mod process;
+mod spread;
 mod watchers;
 
 use std::collections::BTreeMap;
@@ -66,6 +67,8 @@ enum What {
     Dormant(dormant::DormantArgs),
     /// What a world costs in which hardly anybody is, and how long its regions take to wake, beside a world of one region.
     Idle(idle::IdleArgs),
+    /// What a tick of a region costs in which a few players are, one of very many, beside one of a few.
+    Spread(spread::SpreadArgs),
     /// The bare WebSocket server of `crowd`.
     #[command(hide = true)]
     Bare(bare::BareArgs),
@@ -152,6 +155,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         What::Idle(idle) => {
             let scratch = Scratch::new(args.dir.as_ref(), "idle")?;
             idle::run(idle, &scratch.0, !args.json).await?
+        }
+        What::Spread(spread) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "spread")?;
+            spread::run(spread, &scratch.0, !args.json).await?
         }
     };
     match args.json {
