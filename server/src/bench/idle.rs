@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::process::{cpu_us, rss_bytes};
-use super::{Outcome, pass, settled_owners};
+use super::{Outcome, owners_now, pass, settled_owners};
 use crate::bots::{Behaviour, BotOptions, Bots, Target, Times, fetch_token, histogram};
 use crate::cluster::Cluster;
 use crate::config::{GridConfig, GroundConfig, REGIONS_MAX};
@@ -187,7 +187,7 @@ async fn taken(
         bots.stop().await;
     }
     bar.finish_and_clear();
-    let restart_ms = restart(servers).await?;
+    let restart_ms = restart(servers, regions).await?;
     let rss_bytes_per_node = rss.iter().sum::<u64>() as f64 / rss.len() as f64;
     Ok(Taken { rss_bytes_per_node, cpu_percent_per_node, asleep, first_frame_ms, first_start_ms, restart_ms })
 }
@@ -282,14 +282,23 @@ async fn first_frame(target: &Target, name: &str) -> anyhow::Result<(RegionId, D
 }
 
 /// Stops all nodes and starts them again; how long they take from there until every region has an owner.
-async fn restart(servers: &mut LocalCluster) -> anyhow::Result<u64> {
+async fn restart(servers: &mut LocalCluster, regions: usize) -> anyhow::Result<u64> {
     ensure!(servers.stop().await, "a node did not stop cleanly before its restart");
     let began = Instant::now();
     for number in 1..=3 {
         servers.node(number).with_context(|| format!("there is no node {number}"))?.restart()?;
     }
     servers.until_ready_within(READY_WITHIN).await?;
-    Ok(began.elapsed().as_millis() as u64)
+    // Nodes know of the regions that they have opened; here it is known how many there are.
+    let cluster = Cluster::of(&servers.ready())?;
+    loop {
+        let owned = owners_now(cluster.admin()).await.len();
+        if owned == regions {
+            return Ok(began.elapsed().as_millis() as u64);
+        }
+        ensure!(began.elapsed() < READY_WITHIN, "{owned} of {regions} regions have owners after the restart");
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[cfg(test)]

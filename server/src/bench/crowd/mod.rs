@@ -29,7 +29,7 @@ use crate::config::GridConfig;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example: marchland bench crowd --players 1000 --seconds 20 --json")]
 pub(super) struct CrowdArgs {
-    /// Players, on all three edges.
+    /// Players, evenly over the edges.
     #[arg(long, default_value_t = 500)]
     players: usize,
     /// How long is measured.
