@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use marchland_proto::cluster::raft_envelope::Body;
 use marchland_proto::cluster::{RaftPulse, RaftRest};
-use marchland_types::{GroupId, ReplicaId};
+use marchland_types::{GroupId, ReplicaId, point};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -251,6 +251,7 @@ impl GroupInner {
         if matches!(self.rest(), Rest::AtRest(_)) {
             return true;
         }
+        point!("raft.before_rest");
         let rest = RaftRest { wake: false, vote: Some(wire::vote_out(&vote)), last: Some(wire::id_out(&last)) };
         let asks = live.iter().map(|voter| ask(node, self, *voter, rest));
         let agreed = futures::future::join_all(asks).await.into_iter().all(|agreed| agreed);
@@ -260,6 +261,7 @@ impl GroupInner {
             if agreed && self.is_unused() && self.settled() == Some((vote, last)) {
                 *state = Rest::AtRest(me);
                 self.raft().runtime_config().tick(false);
+                point!("raft.rests");
                 return true;
             }
         }
@@ -282,6 +284,7 @@ impl GroupInner {
         node.pulses().want(leader, self.id(), Instant::now(), true);
         *state = Rest::AtRest(leader);
         self.raft().runtime_config().tick(false);
+        point!("raft.rests");
         true
     }
 
@@ -301,6 +304,7 @@ impl GroupInner {
         let Some(node) = self.node.upgrade() else { return };
         let mut state = self.rest_mut();
         let Rest::AtRest(leader) = *state else { return };
+        point!("raft.wakes");
         if leader != node.me() {
             *state = Rest::Wakes(Instant::now() + node.patience(self.id()) + later);
             // It may be as quiet as this replica was.

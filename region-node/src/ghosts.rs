@@ -29,9 +29,9 @@ impl GhostsShown {
         level!("region.ghosts_waiting", shown.len(), SHOWING_MAX);
     }
 
-    /// Whether something is shown that the region has not taken.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    /// Whether something lively is shown that the region has not taken.
+    pub(crate) fn are_lively(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().any(|batch| batch.lively)
     }
 
     /// Takes all of them, by sender.

@@ -507,8 +507,11 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
 
     fn shown(&self, ghosts: GhostBatch) -> Result<(), Option<ReplicaId>> {
         if self.outlets.ownership.borrow().owner {
+            let wakes = ghosts.lively;
             self.outlets.ghosts.put(ghosts);
-            self.outlets.demand.notify_one();
+            if wakes {
+                self.outlets.demand.notify_one();
+            }
             return Ok(());
         }
         Err(match *self.outlets.roles.borrow() {

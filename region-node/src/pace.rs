@@ -21,8 +21,10 @@ pub(crate) const IDLE_MS: u64 = 3_000;
 pub enum Next {
     /// Proposes this; the tick after it is due so much later.
     Propose(Bytes, Duration),
-    /// Waits until somebody wants something, or for so long.
-    Rest(Duration),
+    /// The region sleeps: waits until somebody wants something, or for so long.
+    Sleep(Duration),
+    /// Looks again a little later.
+    Wait,
     /// Nothing: this replica does not own the region.
     NotOwner,
 }

@@ -410,6 +410,9 @@ impl<G: Game> Replica<G> {
             self.cuts.pop_front();
         }
         self.tell_deliveries();
+        if let CoreApplied::Asleep = self.effects.applied {
+            point!("region.fell_asleep");
+        }
         if let CoreApplied::Asleep | CoreApplied::StaysAwake(_) = self.effects.applied {
             self.falls_asleep = false;
             // One that could not fall asleep has a reason, which may last.
@@ -463,16 +466,16 @@ impl<G: Game> Replica<G> {
             && !wanted
             && now_ms < until_ms
         {
-            return Next::Rest(Duration::from_millis((until_ms - now_ms).min(REST_MAX_MS)));
+            return Next::Sleep(Duration::from_millis((until_ms - now_ms).min(REST_MAX_MS)));
         }
         if wanted {
             self.wanted_at_ms = Some(now_ms);
         } else if self.falls_asleep {
             // Its entry is on its way.
-            return Next::Rest(TICK);
+            return Next::Wait;
         } else if self.wanted_at_ms.is_none() && now_ms < self.owner_since_ms.saturating_add(SOON_MS) {
             // It need not tick for nobody: edges that served players here come soon.
-            return Next::Rest(TICK);
+            return Next::Wait;
         } else if self.wanted_at_ms.is_none_or(|at| now_ms >= at.saturating_add(IDLE_MS)) {
             self.falls_asleep = true;
             let wake_at_ms = self.region.next_due_ms().unwrap_or(u64::MAX);
@@ -489,7 +492,7 @@ impl<G: Game> Replica<G> {
         tick.checked_tick = self.region.tick().0;
         tick.checked_hash = self.region.hash_after(self.region.tick()).unwrap_or(0);
         // Whoever is near a border may come over it with the next tick.
-        let slow = self.may_sleep() && self.region.world().session_count() == 0 && !self.region.sees_ghosts();
+        let slow = self.may_sleep() && self.region.world().session_count() == 0 && !self.region.sees_life();
         if self.is_slow != slow {
             self.is_slow = slow;
             self.rate.restart((self.now)().0);
@@ -514,7 +517,7 @@ impl<G: Game> Replica<G> {
             || self.hub.is_followed()
             || !self.backlog.is_empty()
             || !self.deliveries.is_empty()
-            || !self.outlets.ghosts.is_empty()
+            || self.outlets.ghosts.are_lively()
             || self.region.is_busy()
     }
 

@@ -88,7 +88,11 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
                             let group = group.clone();
                             in_flight.push(async move { group.propose(entry).await.map(drop) });
                         }
-                        Next::Rest(most) => {
+                        Next::Wait => {
+                            rests = true;
+                            due = now + TICK;
+                        }
+                        Next::Sleep(most) => {
                             rests = true;
                             // Its raft group rests with it, as soon as the others agree.
                             let is_quiet = in_flight.is_empty() && group.rest().await;

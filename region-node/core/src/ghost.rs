@@ -22,6 +22,11 @@ pub const GHOSTS_MAX: usize = 4_096;
 /// Bytes of one ghost, packed.
 const GHOST_BYTES: usize = 8 + 4 + 8 + 8 + 12 + 12 + 1 + 2 + 4;
 
+/// Whether an entity near a border is a reason for the region beyond it to be awake: things that only stand there are none.
+pub(crate) fn is_lively(identity: &Identity, body: &Body) -> bool {
+    identity.character.is_some() || body.velocity != [0.0; 3]
+}
+
 /// An entity of a neighbour.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ghost {
@@ -147,9 +152,9 @@ impl Ghosts {
         self.0.get(&from).is_some_and(|shown| !is_silent(shown, now_ms))
     }
 
-    /// Whether any neighbour shows anything.
-    pub(crate) fn show_any(&self) -> bool {
-        self.0.values().any(|shown| !shown.ghosts.is_empty())
+    /// Whether any neighbour shows somebody, or something that moves.
+    pub(crate) fn are_lively(&self) -> bool {
+        self.0.values().any(|shown| shown.ghosts.iter().any(|ghost| is_lively(&ghost.identity, &ghost.body)))
     }
 
     /// Whether a neighbour shows anything.

@@ -371,17 +371,17 @@ impl<G: Game> Region<G> {
         self.world.state.timers.next_due_ms()
     }
 
-    /// Whether neighbours show it anything.
+    /// Whether neighbours show it somebody, or something that moves.
     #[must_use]
-    pub fn sees_ghosts(&self) -> bool {
-        self.world.state.borders.ghosts.show_any()
+    pub fn sees_life(&self) -> bool {
+        self.world.state.borders.ghosts.are_lively()
     }
 
-    /// Whether it has something to do by itself: messages that wait, places that the directory was not told, ghosts, what was set aside.
+    /// Whether it has something to do by itself: messages that wait, places that the directory was not told, somebody beyond a border, what was set aside.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let state = &self.world.state;
-        !state.channels.is_idle() || !state.locations.is_empty() || !state.set_aside.is_empty() || self.sees_ghosts()
+        !state.channels.is_idle() || !state.locations.is_empty() || !state.set_aside.is_empty() || self.sees_life()
     }
 
     /// When the region is to be woken, while it sleeps.

@@ -11,8 +11,9 @@ use marchland_server::config::GridConfig;
 use marchland_types::ItemId;
 use prost::Message;
 use rand::RngExt;
+use rand_pcg::Pcg64Mcg;
 
-use super::stack::{SHARDS, Variation, Weather, run_game};
+use super::stack::{AWAY_MAX, SHARDS, Variation, Weather, run_game};
 use super::standard::{self, BORDER_POINTS};
 use super::{Expected, Scenario};
 use crate::fault::Fault;
@@ -37,6 +38,7 @@ const VARIATION: Variation = Variation {
     players_leave: true,
     players_wander: 0.3,
     players_rush: 0.2,
+    players_away_max: AWAY_MAX,
     verified: false,
     lying_disks: false,
     one_goes_wrong: false,
@@ -67,16 +69,29 @@ impl Studio for Corner {
     }
 
     fn player(_number: u64) -> Wayfarer {
-        Wayfarer::default()
+        // Not farther from the corner than a few seconds.
+        let middle = SIDE_M / 2.0;
+        Wayfarer::going(Duration::from_secs(8), move |_, random| [0, 1].map(|_| middle + random.random_range(-16.0..16.0)))
     }
 }
 
-/// Goes from place to place around the corner, gathers what it passes, and drops and picks up on the way.
-#[derive(Default)]
-struct Wayfarer {
+/// Where to next, from here.
+type Draw = Box<dyn FnMut([f32; 2], &mut Pcg64Mcg) -> [f32; 2]>;
+
+/// Goes from place to place, gathers what it passes, and drops and picks up on the way.
+pub(super) struct Wayfarer {
     bag: Vec<u64>,
     /// Where to, and until when it tries.
     goal: Option<([f32; 2], Duration)>,
+    within: Duration,
+    draw: Draw,
+}
+
+impl Wayfarer {
+    /// Goes to places that are drawn one after the other, and tries for so long to reach each.
+    pub(super) fn going(within: Duration, draw: impl FnMut([f32; 2], &mut Pcg64Mcg) -> [f32; 2] + 'static) -> Self {
+        Self { bag: Vec::new(), goal: None, within, draw: Box::new(draw) }
+    }
 }
 
 impl Player for Wayfarer {
@@ -87,11 +102,8 @@ impl Player for Wayfarer {
         let goal = match self.goal {
             Some((goal, until)) if !reached(goal) && moment.now < until => goal,
             _ => {
-                // Not farther from the corner than a few seconds.
-                let middle = SIDE_M / 2.0;
-                let random = &mut *moment.random;
-                let goal = [0, 1].map(|_| middle + random.random_range(-16.0..16.0));
-                self.goal = Some((goal, moment.now + Duration::from_secs(8)));
+                let goal = (self.draw)(here, moment.random);
+                self.goal = Some((goal, moment.now + self.within));
                 goal
             }
         };

@@ -1,5 +1,6 @@
 //! What is simulated, one file each. To add one: a file here and a line in [`ALL`].
 
+mod asleep;
 mod borders;
 mod counter;
 mod echo;
@@ -62,6 +63,7 @@ fn nothing() -> Vec<Expected> {
 pub const ALL: &[Scenario] = &[
     standard::SCENARIO,
     borders::SCENARIO,
+    asleep::SCENARIO,
     owner_loses_power::SCENARIO,
     owner_loses_power::ON_LYING_DISKS,
     rough_weather::SCENARIO,

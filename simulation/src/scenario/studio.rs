@@ -1,6 +1,6 @@
 //! A scenario on the world of a studio's game: the standard one in small, so that a test has many seeds in little time.
 
-use super::stack::{ONE_REGION, Variation, Weather, run_game};
+use super::stack::{AWAY_MAX, ONE_REGION, Variation, Weather, run_game};
 use super::{Scenario, nothing, standard};
 use crate::studio::Studio;
 
@@ -10,6 +10,7 @@ const VARIATION: Variation = Variation {
     players_leave: true,
     players_wander: 0.3,
     players_rush: 0.0,
+    players_away_max: AWAY_MAX,
     verified: false,
     lying_disks: false,
     one_goes_wrong: false,

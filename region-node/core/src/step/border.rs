@@ -14,10 +14,10 @@ use marchland_types::{EntityId, GroupId};
 
 use crate::effects::Effects;
 use crate::game::Game;
-use crate::ghost::{GHOST_BAND_M, GHOSTS_MAX, Ghost};
+use crate::ghost::{GHOST_BAND_M, GHOSTS_MAX, Ghost, is_lively};
 use crate::region::Region;
 use crate::step::presence::free_place;
-use crate::world::AUTHORITY_MAX_M;
+use crate::world::{AUTHORITY_MAX_M, EntityView};
 
 /// How far beyond the border an entity hands off, in metres.
 pub const HYSTERESIS_M: f32 = 4.0;
@@ -117,8 +117,10 @@ impl<G: Game> Region<G> {
             return None;
         }
         found.sort_unstable_by_key(|view| view.identity.entity);
+        let comes = |view: &EntityView<'_>| self.world.reach().outside_by(view.body.position) >= HYSTERESIS_M;
+        let lively = found.iter().any(|view| is_lively(view.identity, view.body) || comes(view));
         let mut out = crate::codec::Writer::new();
         found.iter().take(GHOSTS_MAX).for_each(|view| Ghost::put(view.identity, view.body, &mut out));
-        Some(GhostBatch { from_group: self.world.group().0, tick: self.tick().0, ghosts: out.into_vec().into() })
+        Some(GhostBatch { from_group: self.world.group().0, tick: self.tick().0, ghosts: out.into_vec().into(), lively })
     }
 }

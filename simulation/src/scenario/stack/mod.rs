@@ -46,6 +46,8 @@ pub(super) struct Variation {
     pub(super) players_wander: f64,
     /// In this share of the seeds, players leave and sign in again all the time.
     pub(super) players_rush: f64,
+    /// Who left stays out of the world for less than this.
+    pub(super) players_away_max: Duration,
     /// An operator verifies the world now and then: machine `admin`.
     pub(super) verified: bool,
     /// Disks say that they have synced, and have not.
@@ -66,6 +68,7 @@ impl Variation {
         players_leave: false,
         players_wander: 0.0,
         players_rush: 0.0,
+        players_away_max: AWAY_MAX,
         verified: false,
         lying_disks: false,
         one_goes_wrong: false,
@@ -74,6 +77,8 @@ impl Variation {
     };
 }
 
+/// How long players usually stay out of the world, at most.
+pub(super) const AWAY_MAX: Duration = Duration::from_millis(1_500);
 /// A world of one region.
 pub(super) const ONE_REGION: GridConfig = GridConfig { columns: 1, rows: 1 };
 /// The world's one region, or the first of several.
@@ -125,7 +130,7 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
     let wanders = seed.stream("wandering").random_bool(variation.players_wander);
     for (person, notes) in (1..).zip(&notes) {
         let (notes, random) = (notes.clone(), seed.stream(&format!("player {person}")));
-        let habits = player::Habits { edges: variation.edges, leaves: variation.players_leave, rushes, wanders };
+        let habits = player::Habits { edges: variation.edges, leaves: variation.players_leave, away_max: variation.players_away_max, rushes, wanders };
         world.add(&format!("p{person}"), move |boot| player::play::<S>(person, boot, notes.clone(), random.clone(), habits));
     }
     if variation.verified {

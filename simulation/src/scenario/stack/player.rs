@@ -52,8 +52,6 @@ const LEAVES: f64 = 0.004;
 const LEAVES_IN_A_RUSH: f64 = 0.04;
 /// Waits so long for the server's farewell.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(3);
-/// Longest time out of the world.
-const AWAY_MAX_MS: u64 = 1_500;
 /// How likely it is that a player who wanders leaves a sound connection instead of an input.
 const WANDERS: f64 = 0.05;
 /// Half of what such a player leaves behind is not closed, and stays open for so long: a network that is gone sends no farewell.
@@ -70,6 +68,8 @@ pub(super) struct Habits {
     pub(super) edges: u32,
     /// Leaves the world now and then, and signs in again.
     pub(super) leaves: bool,
+    /// And then stays away for less than this.
+    pub(super) away_max: Duration,
     /// Does so much more often.
     pub(super) rushes: bool,
     /// Goes from one edge to the other without need, as a telephone does that changes its network, and often does not wait for the
@@ -167,7 +167,7 @@ pub(super) async fn play<S: Studio>(
         let away = match end {
             End::Left => {
                 login = sign_in.clone();
-                Duration::from_millis(player.draw(0..AWAY_MAX_MS))
+                Duration::from_millis(player.draw(0..habits.away_max.as_millis() as u64))
             }
             End::Wandered => {
                 if let Login::Resume(key) = &mut login {

@@ -9,9 +9,9 @@ mod points;
 use rand::RngExt;
 use rand_pcg::Pcg64Mcg;
 
-pub(super) use self::points::{BORDER_POINTS, CrashPoint};
+pub(super) use self::points::{BORDER_POINTS, CrashPoint, SLEEP_POINTS};
 use self::points::{Met, POINTS};
-use super::stack::{DIRECTORY, LOAD_MS, ONE_REGION, REGION, SHARDS, Variation, Weather, region, run};
+use super::stack::{AWAY_MAX, DIRECTORY, LOAD_MS, ONE_REGION, REGION, SHARDS, Variation, Weather, region, run};
 use super::{Expected, Scenario};
 use crate::fault::{Befalls, Fault, FaultKind, FullDisk, Isolate, Kill, PassOn, Pause, PowerLoss};
 use crate::plan::{Plan, Planned, Target, When};
@@ -34,6 +34,7 @@ const VARIATION: Variation = Variation {
     players_leave: true,
     players_wander: 0.3,
     players_rush: 0.3,
+    players_away_max: AWAY_MAX,
     verified: true,
     lying_disks: false,
     one_goes_wrong: false,

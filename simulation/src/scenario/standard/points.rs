@@ -150,6 +150,24 @@ pub(in crate::scenario) const BORDER_POINTS: &[CrashPoint] = &[
     after_absence("raft.install", FOLLOWER),
 ];
 
+/// Points that are met where regions fall asleep and wake, and their groups rest.
+pub(in crate::scenario) const SLEEP_POINTS: &[CrashPoint] = &[
+    rarely("region.fell_asleep", NODES).times(3),
+    rarely("raft.before_rest", OWNER).times(3),
+    rarely("raft.rests", NODES).times(3),
+    rarely("raft.wakes", NODES).times(3),
+    rarely("region.handed_off", NODES),
+    rarely("region.took_over", NODES),
+    often("region.applied", NODES),
+    often("log.written", NODES),
+    often("region.before_publish", OWNER),
+    rarely("pump.before_deliver", NODES),
+    rarely("pump.before_trim", NODES),
+    rarely("raft.vote_saved", NODES),
+    rarely("region.checkpoint_encoded", NODES),
+    after_absence("raft.install", FOLLOWER),
+];
+
 /// Points that nobody meets in this scenario once players are in the world: a node's folder is made when it first starts.
 #[cfg(test)]
 const BEFORE: [&str; 2] = ["folder.before_save", "folder.moving"];
@@ -192,6 +210,7 @@ mod tests {
         let standard: BTreeSet<&str> = POINTS.iter().map(|point| point.name).chain(BEFORE).collect();
         assert_eq!(POINTS.len() + BEFORE.len(), standard.len(), "a name is listed twice");
         let borders = BORDER_POINTS.iter().map(|point| point.name);
-        assert_eq!(found, standard.into_iter().chain(borders).map(str::to_owned).collect());
+        let sleep = SLEEP_POINTS.iter().map(|point| point.name);
+        assert_eq!(found, standard.into_iter().chain(borders).chain(sleep).map(str::to_owned).collect());
     }
 }
