@@ -246,7 +246,8 @@ impl GroupInner {
         let live: Vec<ReplicaId> =
             voters.iter().copied().filter(|voter| node.pulses().want(*voter, self.id(), now, false)).collect();
         let is_majority = (live.len() + 1) * 2 > status.voters.len();
-        let ready = matches!(status.role, Role::Leader(_)) && is_majority && status.learners.is_empty() && status.halted.is_none();
+        let ready =
+            matches!(status.role, Role::Leader(_)) && is_majority && status.learners.is_empty() && status.halted.is_none();
         let Some((vote, last)) = self.settled().filter(|_| ready && self.is_unused()) else { return false };
         if matches!(self.rest(), Rest::AtRest(_)) {
             return true;
@@ -341,7 +342,8 @@ impl GroupInner {
         let woken = Instant::now();
         self.wake(Duration::ZERO);
         let heard = |metrics: &RaftMetrics<TypeConfig>| {
-            metrics.state != ServerState::Leader || metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() <= woken.elapsed())
+            metrics.state != ServerState::Leader
+                || metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() <= woken.elapsed())
         };
         let patience = Duration::from_millis(self.timings.heartbeat_ms * u64::from(LOST_AFTER_BEATS));
         // Whoever proposes hears from raft why it is refused.

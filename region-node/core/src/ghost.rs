@@ -255,6 +255,17 @@ mod tests {
     }
 
     #[test]
+    fn what_only_stands_near_a_border_is_no_reason_to_be_awake() {
+        let mut ghosts = Ghosts::default();
+        ghosts.show(GroupId(7), 1, 0, &packed(&[(1, 2.0, 1), (2, 3.0, 1)])).unwrap();
+        assert!(ghosts.shows(GroupId(7)) && !ghosts.are_lively());
+        let stands = Body::default();
+        let stone = ghosts.find(EntityId(1)).unwrap().1.identity.clone();
+        assert!(!is_lively(&stone, &stands) && is_lively(&stone, &Body { velocity: [0.0, 0.0, 0.1], ..stands }));
+        assert!(is_lively(&Identity { character: Some(CharacterId(4)), ..stone }, &stands));
+    }
+
+    #[test]
     fn of_two_copies_the_one_that_moved_last_counts() {
         let mut ghosts = Ghosts::default();
         for (from, move_number) in [(1, 4), (2, 6), (3, 5)] {

@@ -224,6 +224,23 @@ fn at_a_corner_the_ghosts_of_all_neighbours_are_seen() {
 }
 
 #[test]
+fn whoever_comes_near_a_border_is_a_reason_to_be_awake_beyond_it() {
+    let mut country = pair(60.0);
+    assert!(!country.region(2).sees_life() && !country.region(2).is_busy(), "out of sight");
+    for _ in 0..120 {
+        country.walk(ADA, EAST);
+        country.tick();
+    }
+    assert!(country.region(2).sees_life() && country.region(2).is_busy(), "30 m from the border");
+    for _ in 0..120 {
+        country.walk(ADA, WEST);
+        country.tick();
+    }
+    country.ticks(40);
+    assert!(!country.region(2).sees_life() && !country.region(2).is_busy());
+}
+
+#[test]
 fn a_neighbour_without_an_owner_is_a_closed_border_until_it_has_one() {
     let mut country = pair(20.0);
     country.stop(2, true);

@@ -130,7 +130,13 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
     let wanders = seed.stream("wandering").random_bool(variation.players_wander);
     for (person, notes) in (1..).zip(&notes) {
         let (notes, random) = (notes.clone(), seed.stream(&format!("player {person}")));
-        let habits = player::Habits { edges: variation.edges, leaves: variation.players_leave, away_max: variation.players_away_max, rushes, wanders };
+        let habits = player::Habits {
+            edges: variation.edges,
+            leaves: variation.players_leave,
+            away_max: variation.players_away_max,
+            rushes,
+            wanders,
+        };
         world.add(&format!("p{person}"), move |boot| player::play::<S>(person, boot, notes.clone(), random.clone(), habits));
     }
     if variation.verified {

@@ -20,6 +20,7 @@ use rand_pcg::Pcg64Mcg;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, interval, sleep, timeout};
 
+use super::AWAY_MAX;
 use super::node::{WORLD, edge_address, signer};
 use crate::fact::{ClientId, Fact, digest, tell};
 use crate::interpose;
@@ -191,11 +192,20 @@ pub(super) async fn play<S: Studio>(
                 RETRY_AFTER
             }
         };
-        sleep(away).await;
+        player.stay_away(away).await;
     }
 }
 
 impl<P: Mind> Player<P> {
+    /// Waits before the next attempt; one that is away for long comes back when everybody is wanted.
+    async fn stay_away(&self, away: Duration) {
+        let back_at = Instant::now() + away;
+        sleep(away.min(AWAY_MAX)).await;
+        while Instant::now() < back_at && !self.notes.stays.get() {
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
     /// Connects, and plays for as long as that lasts.
     async fn attempt(&self, boot: &Boot, login: &mut Login, edge: u32) -> End {
         let (transport, using) = (boot.transport.clone(), login.clone());
