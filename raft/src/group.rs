@@ -282,7 +282,7 @@ impl Group {
     /// Whether it is at rest here.
     #[must_use]
     pub fn is_at_rest(&self) -> bool {
-        matches!(self.0.rest(), Rest::AtRest(_))
+        matches!(self.0.rest(), Rest::Quiet(_))
     }
 
     /// Proposes a command and waits until it is committed and applied here.

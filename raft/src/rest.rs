@@ -52,7 +52,7 @@ pub(crate) enum Rest {
     #[default]
     Awake,
     /// It does not; this replica led it then.
-    AtRest(ReplicaId),
+    Quiet(ReplicaId),
     /// It will, unless its leader is heard before: then, too, but without an election.
     Wakes(Instant),
 }
@@ -185,7 +185,7 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
             Rest::Awake => {}
             Rest::Wakes(at) if now >= at => group.ticks_again(),
             Rest::Wakes(_) => {}
-            Rest::AtRest(_) => {
+            Rest::Quiet(_) => {
                 rests = true;
                 // There may be thousands: nothing is looked up while nothing happens.
                 if !turns.is_empty() && group.status().voters.iter().any(|voter| turns.contains(&Turn(*voter))) {
@@ -249,7 +249,7 @@ impl GroupInner {
         let ready =
             matches!(status.role, Role::Leader(_)) && is_majority && status.learners.is_empty() && status.halted.is_none();
         let Some((vote, last)) = self.settled().filter(|_| ready && self.is_unused()) else { return false };
-        if matches!(self.rest(), Rest::AtRest(_)) {
+        if matches!(self.rest(), Rest::Quiet(_)) {
             return true;
         }
         point!("raft.before_rest");
@@ -260,7 +260,7 @@ impl GroupInner {
             let mut state = self.rest_mut();
             // A proposal takes its place before it looks here.
             if agreed && self.is_unused() && self.settled() == Some((vote, last)) {
-                *state = Rest::AtRest(me);
+                *state = Rest::Quiet(me);
                 self.raft().runtime_config().tick(false);
                 point!("raft.rests");
                 return true;
@@ -283,7 +283,7 @@ impl GroupInner {
             return false;
         }
         node.pulses().want(leader, self.id(), Instant::now(), true);
-        *state = Rest::AtRest(leader);
+        *state = Rest::Quiet(leader);
         self.raft().runtime_config().tick(false);
         point!("raft.rests");
         true
@@ -304,7 +304,7 @@ impl GroupInner {
     pub(crate) fn wake(self: &Arc<Self>, later: Duration) {
         let Some(node) = self.node.upgrade() else { return };
         let mut state = self.rest_mut();
-        let Rest::AtRest(leader) = *state else { return };
+        let Rest::Quiet(leader) = *state else { return };
         point!("raft.wakes");
         if leader != node.me() {
             *state = Rest::Wakes(Instant::now() + node.patience(self.id()) + later);
@@ -336,7 +336,7 @@ impl GroupInner {
 
     /// Wakes the group, if it rests, and waits until a majority has answered this leader, but not for long.
     pub(crate) async fn wake_and_be_heard(self: &Arc<Self>) {
-        if !matches!(self.rest(), Rest::AtRest(_)) {
+        if !matches!(self.rest(), Rest::Quiet(_)) {
             return;
         }
         let woken = Instant::now();
@@ -365,7 +365,7 @@ impl GroupInner {
     pub(crate) fn tell_that_it_ended(&self) {
         let Some(node) = self.node.upgrade() else { return };
         let rest = std::mem::take(&mut *self.rest_mut());
-        if matches!(rest, Rest::AtRest(_)) && !*node.closing().borrow() {
+        if matches!(rest, Rest::Quiet(_)) && !*node.closing().borrow() {
             let others = self.status().voters.into_iter().filter(|voter| *voter != node.me()).collect();
             self.tell(&node, others);
         }
@@ -374,7 +374,7 @@ impl GroupInner {
     /// The answer to a pre-vote while the group rests: no, if its leader's node answers pulses; the leader then wakes and is heard. A pre-vote of
     /// the leader itself says that it has begun again.
     pub(crate) fn declines(&self, rest: Rest, candidate: ReplicaId) -> Option<VoteResponse<TypeConfig>> {
-        let Rest::AtRest(leader) = rest else { return None };
+        let Rest::Quiet(leader) = rest else { return None };
         let node = self.node.upgrade()?;
         if leader == candidate || !(leader == node.me() || node.pulses().is_live(leader)) {
             return None;
