@@ -271,7 +271,7 @@ impl Group {
     }
 
     /// Lets the group rest, which this replica leads, if nothing is under way and the other voters agree. Returns whether it rests. Whatever
-    /// is wanted of it wakes it; until then it costs nothing. See [`crate::rest`].
+    /// is wanted of it wakes it; until then it costs nothing.
     pub async fn rest(&self) -> bool {
         match self.0.node.upgrade() {
             Some(node) => self.0.try_rest(&node).await,

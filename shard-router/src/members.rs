@@ -17,6 +17,8 @@ use crate::registry::Registry;
 
 /// Between two looks at the groups.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Groups at rest are looked at so many times more rarely, each at its own turn.
+const LOOKS_AT_REST: usize = 10;
 /// How long one step is waited for. It is not withdrawn: the next look finds it done, or under way.
 const STEP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -24,10 +26,14 @@ const STEP_WITHIN: Duration = Duration::from_secs(10);
 pub async fn keep_members(raft: RaftNode, registry: Registry) {
     // What was said last about a group, so that waiting is told once.
     let mut said: BTreeMap<GroupId, Replacement> = BTreeMap::new();
-    loop {
+    for look in 0.. {
         let next_look = Instant::now() + LOOK_EVERY;
         let mut steps = Vec::new();
-        for group in raft.groups() {
+        for (place, group) in raft.groups().into_iter().enumerate() {
+            // There may be a thousand of them, and hardly ever anything to do.
+            if group.is_at_rest() && !(place + look).is_multiple_of(LOOKS_AT_REST) {
+                continue;
+            }
             let step = next_replacement(&group.status(), |node| registry.newest(node));
             let before = said.insert(group.id(), step.clone());
             let new = before.as_ref() != Some(&step);
