@@ -128,7 +128,7 @@ impl Pulses {
         self.peers().iter().map(|(id, peer)| (*id, peer.group)).collect()
     }
 
-    /// Who went, or came back, since the last call. Forgets whom nobody asked for of late.
+    /// Who went, or came back, since the last call.
     fn turns(&self, now: Instant) -> Vec<Turn> {
         let lost_after = self.every * LOST_AFTER_BEATS;
         let mut turns = Vec::new();
@@ -140,8 +140,12 @@ impl Pulses {
                 turns.push(Turn(*id));
             }
         }
-        peers.retain(|_, peer| now.saturating_duration_since(peer.wanted_at) < WANTED_FOR);
         turns
+    }
+
+    /// Nothing is at rest: who was not wanted of late is asked no more.
+    fn forget(&self, now: Instant) {
+        self.peers().retain(|_, peer| now.saturating_duration_since(peer.wanted_at) < WANTED_FOR);
     }
 
     fn is_idle(&self) -> bool {
@@ -184,7 +188,7 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
         match group.rest() {
             Rest::Awake => {}
             Rest::Wakes(at) if now >= at => group.ticks_again(),
-            Rest::Wakes(_) => {}
+            Rest::Wakes(_) => rests = true,
             Rest::Quiet(_) => {
                 rests = true;
                 // There may be thousands: nothing is looked up while nothing happens.
@@ -195,8 +199,9 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
             }
         }
     }
-    if rests {
-        pulses.stay_wanted(now);
+    match rests {
+        true => pulses.stay_wanted(now),
+        false => pulses.forget(now),
     }
 }
 
@@ -425,11 +430,12 @@ mod tests {
         assert_eq!(pulses.asked(), [(PEER, GROUP)]);
         let later = began + WANTED_FOR / 2;
         pulses.answered(PEER, later);
-        pulses.turns(later);
-        pulses.want(PEER, GROUP, later, false);
-        pulses.turns(began + WANTED_FOR);
+        pulses.forget(later);
+        pulses.stay_wanted(later);
+        pulses.forget(began + WANTED_FOR);
         assert!(!pulses.is_idle());
-        pulses.turns(later + WANTED_FOR);
+        assert_eq!(pulses.turns(later + WANTED_FOR), [Turn(PEER)], "a node that stood still has not forgotten whom it watches");
+        pulses.forget(later + WANTED_FOR);
         assert!(pulses.is_idle());
     }
 }
