@@ -16,6 +16,8 @@ use tokio::time::{Instant, sleep};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Groups at rest are looked at so many times more rarely.
+const LOOKS_AT_REST: usize = 10;
 /// Nothing is handed over within this time after an election, so that one upset does not follow another.
 const SETTLED_AFTER: Duration = Duration::from_millis(1_500);
 /// Pause after the preferred replica did not take a group.
@@ -29,16 +31,18 @@ const LIVE_WITHIN: u64 = 16;
 pub(super) async fn spread(raft: RaftNode, voters: BTreeSet<ReplicaId>) {
     let nodes: Vec<_> = voters.iter().map(|voter| voter.node()).collect();
     let mut watched: BTreeMap<GroupId, Leadership> = BTreeMap::new();
-    loop {
+    for look in 0.. {
         sleep(LOOK_EVERY).await;
-        // Those at rest cost nobody anything where they are.
-        let moves = |group: &Group| group.id().kind() == Some(GroupKind::Region) && !group.is_at_rest();
-        let regions: Vec<Group> = raft.groups().into_iter().filter(moves).collect();
+        let regions: Vec<Group> = raft.groups().into_iter().filter(|g| g.id().kind() == Some(GroupKind::Region)).collect();
         if regions.len() < 2 {
             continue;
         }
         let mut due = Vec::new();
-        for group in regions {
+        for (place, group) in regions.into_iter().enumerate() {
+            // They may be a thousand, and are looked at in turns: none shall have to move when players have just come.
+            if group.is_at_rest() && !(place + look).is_multiple_of(LOOKS_AT_REST) {
+                continue;
+            }
             let status = group.status();
             let preferred = nodes[group.id().serial() as usize % nodes.len()];
             let to = status.voters.iter().copied().find(|voter| voter.node() == preferred);

@@ -42,7 +42,8 @@ impl<G: Game> Region<G> {
             return Err(Code::NotAdmitted);
         }
         let attach = AttachNumber(order.attach);
-        let repeated = attach == session.attach && session.is_attached();
+        // The same connection asks again, perhaps after it was taken for gone because its edge was not heard of for a while.
+        let repeated = attach == session.attach;
         // Planted: an attach that was overtaken by a later one counts.
         if epoch < session.epoch || (attach <= session.attach && !repeated && !planted!("delayed-attach")) {
             return Err(Code::Superseded);
