@@ -162,6 +162,28 @@ fn the_higher_attach_number_wins() {
 }
 
 #[test]
+fn a_connection_that_was_taken_for_gone_comes_back_under_its_own_number() {
+    let mut play = Play::with_one();
+    play.script.detach(1, false);
+    play.tick();
+    assert!(!play.region.session(ONE).unwrap().attached);
+    let (epoch, attach) = play.region.session(ONE).map(|s| (s.epoch.0, s.attach.0)).unwrap();
+    let again = |attach| AttachOrder { character: 1, epoch, attach, ..AttachOrder::default() };
+    play.script.pending().attaches.push(again(attach));
+    let effects = play.tick();
+    let codes: Vec<u32> = effects.attached.iter().map(|answer| answer.code).collect();
+    assert_eq!((codes, ended(&effects)), (vec![Code::Ok as u32], Vec::new()));
+    assert!(play.region.session(ONE).unwrap().attached);
+    // A lower number is another, older connection, whether anybody is attached or not.
+    play.script.attach(1);
+    play.tick();
+    play.script.detach(1, false);
+    play.tick();
+    play.script.pending().attaches.push(again(attach));
+    assert_eq!(play.tick().attached[0].code, Code::Superseded as u32);
+}
+
+#[test]
 fn goodbye_sends_the_character_to_sleep_with_all_it_has() {
     let mut play = Play::with_one();
     play.script.act(1, arena::MINT, Bytes::from_static(b"abc"));
