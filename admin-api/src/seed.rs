@@ -58,7 +58,8 @@ pub enum SeedError {
 /// Makes `count` characters, and tells how many there are after each part.
 pub async fn seed(cluster: &AdminCluster, count: u64, prefix: &str, mut made: impl FnMut(u64)) -> Result<Seeded, SeedError> {
     let (directory, vaults) = groups(cluster).await.ok_or(SeedError::NoVaults)?;
-    let (mut first, mut done) = (1, 0);
+    // Nobody has this id: the directory says which is the next one.
+    let (mut first, mut done) = (0, 0);
     let mut begin = None;
     while done < count {
         let part = u64::from(PART).min(count - done) as u32;

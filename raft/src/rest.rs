@@ -28,13 +28,15 @@ use openraft::raft::VoteResponse;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 
 use crate::api::Role;
-use crate::group::GroupInner;
+use crate::group::{Group, GroupInner};
 use crate::node::NodeInner;
 use crate::types::{LogId, TypeConfig, Vote};
 use crate::wire;
 
 /// A peer whose pulse was not answered for so many heartbeats is held to be gone.
 const LOST_AFTER_BEATS: u32 = 3;
+/// At every so many pulses all groups are looked at, though nobody went or came back and none wakes.
+const FULL_LOOK_BEATS: u64 = 10;
 /// For so long pulses go on to a peer that no group at rest needs any more.
 const WANTED_FOR: Duration = Duration::from_secs(10);
 /// Followers of many groups that lost their leader at once begin their elections so far apart.
@@ -73,6 +75,8 @@ struct Peer {
 #[derive(Debug)]
 pub(crate) struct Pulses {
     peers: Mutex<BTreeMap<ReplicaId, Peer>>,
+    /// Until when a follower waits for its leader before it wakes, if any does.
+    wakes_until: Mutex<Option<Instant>>,
     /// There is something to do again.
     wanted: Notify,
     every: Duration,
@@ -84,7 +88,7 @@ struct Turn(ReplicaId);
 
 impl Pulses {
     pub(crate) fn new(every: Duration) -> Self {
-        Self { peers: Mutex::default(), wanted: Notify::new(), every }
+        Self { peers: Mutex::default(), wakes_until: Mutex::default(), wanted: Notify::new(), every }
     }
 
     fn peers(&self) -> MutexGuard<'_, BTreeMap<ReplicaId, Peer>> {
@@ -104,6 +108,23 @@ impl Pulses {
         };
         self.wanted.notify_one();
         live
+    }
+
+    /// A follower wakes then.
+    fn wakes_at(&self, at: Instant) {
+        let mut until = self.wakes_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = (*until).max(Some(at));
+    }
+
+    /// Whether a follower may have to be woken, now or later.
+    fn any_wakes(&self, now: Instant) -> bool {
+        let mut until = self.wakes_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let any = until.is_some();
+        // This time it is.
+        if until.is_some_and(|until| until <= now) {
+            *until = None;
+        }
+        any
     }
 
     /// What is asked goes on.
@@ -155,21 +176,21 @@ impl Pulses {
 
 /// Exchanges pulses while there is anything at rest, and wakes what is to be woken. Runs until the node is dropped.
 pub(crate) async fn run(node: Weak<NodeInner>, pulses: Arc<Pulses>) {
-    loop {
+    for number in 0_u64.. {
         if pulses.is_idle() {
             pulses.wanted.notified().await;
         }
         let began = Instant::now();
         {
             let Some(node) = node.upgrade() else { return };
-            beat(&node, &pulses).await;
+            beat(&node, &pulses, number.is_multiple_of(FULL_LOOK_BEATS)).await;
         }
         tokio::time::sleep_until(began + pulses.every).await;
     }
 }
 
 /// One pulse to every peer, and what follows from the answers.
-async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
+async fn beat(node: &Arc<NodeInner>, pulses: &Pulses, full: bool) {
     let asks = pulses.asked().into_iter().map(|(peer, group)| async move {
         let answer = node.links().ask(peer, group, Body::Pulse(RaftPulse {}), pulses.every).await;
         if matches!(answer, Ok(Body::Pulse(_))) {
@@ -179,8 +200,13 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
     futures::future::join_all(asks).await;
     let now = Instant::now();
     let turns = pulses.turns(now);
+    // There may be thousands of groups: nothing is looked up while nothing happens.
+    let any_wakes = pulses.any_wakes(now);
+    if !full && turns.is_empty() && !any_wakes {
+        return;
+    }
     let (mut number, mut rests) = (0, false);
-    for group in node.groups() {
+    for Group(group) in node.groups().iter() {
         if group.fault().is_some() {
             group.tell_that_it_ended();
             continue;
@@ -191,7 +217,6 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses) {
             Rest::Wakes(_) => rests = true,
             Rest::Quiet(_) => {
                 rests = true;
-                // There may be thousands: nothing is looked up while nothing happens.
                 if !turns.is_empty() && group.status().voters.iter().any(|voter| turns.contains(&Turn(*voter))) {
                     group.wake(APART * number);
                     number += 1;
@@ -312,7 +337,9 @@ impl GroupInner {
         let Rest::Quiet(leader) = *state else { return };
         point!("raft.wakes");
         if leader != node.me() {
-            *state = Rest::Wakes(Instant::now() + node.patience(self.id()) + later);
+            let at = Instant::now() + node.patience(self.id()) + later;
+            *state = Rest::Wakes(at);
+            node.pulses().wakes_at(at);
             // It may be as quiet as this replica was.
             self.tell(&node, vec![leader]);
             return;
@@ -420,6 +447,18 @@ mod tests {
         assert_eq!(pulses.turns(began + EVERY * 4), []);
         pulses.answered(PEER, began + EVERY * 5);
         assert_eq!(pulses.turns(began + EVERY * 5), [Turn(PEER)], "it is back");
+    }
+
+    #[test]
+    fn whoever_wakes_is_looked_for_until_after_its_time() {
+        let pulses = Pulses::new(EVERY);
+        let now = Instant::now();
+        assert!(!pulses.any_wakes(now));
+        pulses.wakes_at(now + EVERY * 3);
+        pulses.wakes_at(now + EVERY);
+        assert!(pulses.any_wakes(now) && pulses.any_wakes(now + EVERY * 2), "the last of them is waited for");
+        assert!(pulses.any_wakes(now + EVERY * 3), "it is its time");
+        assert!(!pulses.any_wakes(now + EVERY * 4));
     }
 
     #[test]

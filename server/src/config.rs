@@ -194,7 +194,7 @@ pub struct StorageConfig {
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { segment_mb: 32, retain_mb: 512, reserve_mb: 256, checkpoint_log_mb: 1, keyed_cache_mb: 32 }
+        Self { segment_mb: 32, retain_mb: 512, reserve_mb: 256, checkpoint_log_mb: 1, keyed_cache_mb: 8 }
     }
 }
 

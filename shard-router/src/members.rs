@@ -17,8 +17,8 @@ use crate::registry::Registry;
 
 /// Between two looks at the groups.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Groups at rest are looked at so many times more rarely, each at its own turn.
-const LOOKS_AT_REST: usize = 10;
+/// Groups at rest are looked at so many times more rarely, each at its own turn, unless something is new.
+const LOOKS_AT_REST: usize = 50;
 /// How long one step is waited for. It is not withdrawn: the next look finds it done, or under way.
 const STEP_WITHIN: Duration = Duration::from_secs(10);
 
@@ -26,12 +26,17 @@ const STEP_WITHIN: Duration = Duration::from_secs(10);
 pub async fn keep_members(raft: RaftNode, registry: Registry) {
     // What was said last about a group, so that waiting is told once.
     let mut said: BTreeMap<GroupId, Replacement> = BTreeMap::new();
+    let mut news = registry.news();
     for look in 0.. {
         let next_look = Instant::now() + LOOK_EVERY;
+        let is_news = news.has_changed().unwrap_or(false);
+        news.mark_unchanged();
         let mut steps = Vec::new();
-        for (place, group) in raft.groups().into_iter().enumerate() {
+        for (place, group) in raft.groups().iter().enumerate() {
             // There may be a thousand of them, and hardly ever anything to do.
-            if group.is_at_rest() && !(place + look).is_multiple_of(LOOKS_AT_REST) {
+            let is_turn = || is_news || (place + look).is_multiple_of(LOOKS_AT_REST);
+            let goes_on = || said.get(&group.id()).is_some_and(|said| *said != Replacement::None);
+            if group.is_at_rest() && !is_turn() && !goes_on() {
                 continue;
             }
             let step = next_replacement(&group.status(), |node| registry.newest(node));
@@ -44,11 +49,12 @@ pub async fn keep_members(raft: RaftNode, registry: Registry) {
                         tracing::warn!(group = %group.id(), %reason, "a lost replica is not replaced yet");
                     }
                 }
-                step => steps.push(perform(group, step, new)),
+                step => steps.push(perform(group.clone(), step, new)),
             }
         }
         join_all(steps).await;
-        said.retain(|id, _| raft.group(*id).is_some());
+        let open = raft.groups();
+        said.retain(|id, _| open.binary_search_by_key(id, Group::id).is_ok());
         sleep_until(next_look).await;
     }
 }

@@ -30,6 +30,11 @@ impl Registry {
         self.0.borrow().get(&node).copied()
     }
 
+    /// Changes whenever something is learnt.
+    pub(crate) fn news(&self) -> watch::Receiver<BTreeMap<NodeId, Incarnation>> {
+        self.0.subscribe()
+    }
+
     /// What is known of a replica.
     #[must_use]
     pub fn standing(&self, replica: ReplicaId) -> Standing {

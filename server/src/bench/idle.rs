@@ -37,6 +37,8 @@ pub(super) const REGION_M: f32 = 200.0;
 pub(super) const READY_WITHIN: Duration = Duration::from_secs(300);
 /// How long all regions may take to fall asleep, and players to join.
 const SLEEP_WITHIN: Duration = Duration::from_secs(180);
+/// How long their checkpoints may take: a minute passes before the first of them is due.
+const DURABLE_WITHIN: Duration = Duration::from_secs(180);
 const JOIN_WITHIN: Duration = Duration::from_secs(60);
 /// How long one may wait for a first frame.
 const FRAME_WITHIN: Duration = Duration::from_secs(30);
@@ -173,6 +175,7 @@ async fn taken(
     settled_owners(&cluster, regions).await?;
     if regions > 1 {
         until_all_sleep(&cluster, regions).await?;
+        until_all_durable(&cluster).await?;
     }
     sleep(SETTLE).await;
     let rss = servers.pids().into_iter().map(rss_bytes).collect::<std::io::Result<Vec<u64>>>()?;
@@ -207,6 +210,25 @@ async fn until_all_sleep(cluster: &Cluster, regions: usize) -> anyhow::Result<()
             return Ok(());
         }
         ensure!(began.elapsed() < SLEEP_WITHIN, "{asleep} of {regions} regions sleep after {} s", SLEEP_WITHIN.as_secs());
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// What the start has left in the log is in checkpoints a minute later: a region that sleeps adds nothing to it.
+async fn until_all_durable(cluster: &Cluster) -> anyhow::Result<()> {
+    let began = Instant::now();
+    loop {
+        let view = cluster_status(cluster.admin()).await;
+        let groups = view.nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.groups);
+        let behind = groups.filter(|group| group.asleep && group.durable_index < group.applied_index).count();
+        if behind == 0 {
+            return Ok(());
+        }
+        let waited_s = began.elapsed().as_secs();
+        ensure!(
+            began.elapsed() < DURABLE_WITHIN,
+            "{behind} replicas of sleeping regions have no new checkpoint after {waited_s} s"
+        );
         sleep(Duration::from_secs(1)).await;
     }
 }

@@ -237,6 +237,7 @@ impl<S: Seams> Node<S> {
             };
             watchers.spawn(neighbours.run());
             watchers.spawn(super::handover::make_way(node.clone()));
+            watchers.spawn(super::quiet::let_rest(node.clone()));
             watchers.spawn(super::spread::spread(node.clone(), settings.voters()));
             watchers.spawn(keep_members(node.clone(), registry.clone()));
             watchers.spawn(birth::stand_down(registry, node.replica(), fatal_tx.clone()));
@@ -293,7 +294,7 @@ impl<S: Seams> Node<S> {
     /// Its raft groups.
     #[must_use]
     pub fn groups(&self) -> Vec<Group> {
-        self.0.raft.as_ref().map(RaftNode::groups).unwrap_or_default()
+        self.0.raft.as_ref().map(|raft| raft.groups().to_vec()).unwrap_or_default()
     }
 
     /// The seams that it runs on.
@@ -324,7 +325,7 @@ impl<S: Seams> Node<S> {
         parts.watchers.shutdown().await;
         let mut result = Ok(());
         if let Some(raft) = &self.0.raft {
-            persist_all(raft.groups()).await;
+            persist_all(raft.groups().to_vec()).await;
             raft.shutdown().await;
         }
         // The server may have ended by itself.

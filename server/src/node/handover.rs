@@ -100,7 +100,7 @@ pub(super) async fn make_way(raft: RaftNode) {
         sleep(LOOK_EVERY).await;
         let groups = raft.groups();
         // All of them write to one log.
-        if !groups.iter().any(Group::is_short_of_room) {
+        if !groups.first().is_some_and(Group::is_short_of_room) {
             if short_since.take().is_some() {
                 tracing::info!("the disk of the data folder has room again: new work is taken on");
                 metrics::gauge!("marchland_disk_short").set(0.0);

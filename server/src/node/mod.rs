@@ -18,6 +18,7 @@ mod keeper;
 mod neighbours;
 mod process;
 mod pumps;
+mod quiet;
 mod scrubber;
 mod settings;
 mod spread;

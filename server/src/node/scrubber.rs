@@ -26,6 +26,8 @@ use tokio::time::sleep;
 const BYTES_PER_SECOND: u64 = 1024 * 1024;
 /// Bytes read at once.
 const STEP_BYTES: u64 = 64 * 1024;
+/// To open a file costs as much as so many bytes of it, however small it is: there may be thousands of small ones.
+const OPEN_BYTES: u64 = 256 * 1024;
 /// Pause between two rounds over everything.
 const ROUND_PAUSE: Duration = Duration::from_secs(10);
 /// How long a rotten segment's content may take to be written anew before that is tried again.
@@ -105,7 +107,7 @@ impl<D: Disk, X: Executor> Scrubber<D, X> {
         });
         self.executor.submit_background(GroupId(0), job).ok()?;
         let (bytes, value) = result.await.ok()?;
-        sleep(Duration::from_millis(bytes * 1000 / BYTES_PER_SECOND)).await;
+        pause_after(bytes).await;
         Some(value)
     }
 
@@ -130,6 +132,7 @@ impl<D: Disk, X: Executor> Scrubber<D, X> {
     }
 
     async fn look_at_checkpoint(&self, info: &CheckpointInfo) -> Look {
+        pause_after(OPEN_BYTES).await;
         let opened = self.checkpoints.read(info);
         let mut reader: CheckpointReader<D::File> = match opened {
             Ok(reader) => reader,
@@ -202,6 +205,11 @@ impl<D: Disk, X: Executor> Scrubber<D, X> {
         }
         tracing::warn!(path = %segment.path.display(), "what lived in the rotten segment is written anew; it is needed no more");
     }
+}
+
+/// What so many bytes cost.
+async fn pause_after(bytes: u64) {
+    sleep(Duration::from_millis(bytes * 1000 / BYTES_PER_SECOND)).await;
 }
 
 fn of_checkpoint(error: CheckpointError) -> Look {

@@ -7,17 +7,20 @@
 //! Nothing here is needed for safety. A world of one region has nothing to spread.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use futures::future::join_all;
-use marchland_raft::{Group, GroupStatus, RaftNode, Role};
+use marchland_raft::{GroupStatus, RaftNode, Role};
 use marchland_types::{GroupId, GroupKind, LogIndex, ReplicaId, Term};
 use tokio::time::{Instant, sleep};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Groups at rest are looked at so many times more rarely.
-const LOOKS_AT_REST: usize = 10;
+/// Groups at rest are looked at so many times more rarely, the more there are.
+const LOOKS_AT_REST: RangeInclusive<usize> = 10..=40;
+/// So many of them at a look, if that allows it.
+const AT_REST_AT_ONCE: usize = 25;
 /// Nothing is handed over within this time after an election, so that one upset does not follow another.
 const SETTLED_AFTER: Duration = Duration::from_millis(1_500);
 /// Pause after the preferred replica did not take a group.
@@ -33,14 +36,16 @@ pub(super) async fn spread(raft: RaftNode, voters: BTreeSet<ReplicaId>) {
     let mut watched: BTreeMap<GroupId, Leadership> = BTreeMap::new();
     for look in 0.. {
         sleep(LOOK_EVERY).await;
-        let regions: Vec<Group> = raft.groups().into_iter().filter(|g| g.id().kind() == Some(GroupKind::Region)).collect();
-        if regions.len() < 2 {
+        let groups = raft.groups();
+        let regions = || groups.iter().filter(|group| group.id().kind() == Some(GroupKind::Region));
+        if regions().nth(1).is_none() {
             continue;
         }
+        let rarely = (regions().count() / AT_REST_AT_ONCE).clamp(*LOOKS_AT_REST.start(), *LOOKS_AT_REST.end());
         let mut due = Vec::new();
-        for (place, group) in regions.into_iter().enumerate() {
+        for (place, group) in regions().enumerate() {
             // They may be a thousand, and are looked at in turns: none shall have to move when players have just come.
-            if group.is_at_rest() && !(place + look).is_multiple_of(LOOKS_AT_REST) {
+            if group.is_at_rest() && !(place + look).is_multiple_of(rarely) {
                 continue;
             }
             let status = group.status();
@@ -48,7 +53,7 @@ pub(super) async fn spread(raft: RaftNode, voters: BTreeSet<ReplicaId>) {
             let to = status.voters.iter().copied().find(|voter| voter.node() == preferred);
             let looked = watched.entry(group.id()).or_default().look(&status, Instant::now());
             if let Some(to) = to.filter(|to| looked && *to != raft.replica() && due.len() < AT_ONCE && is_live(&status, *to)) {
-                due.push((group, to));
+                due.push((group.clone(), to));
             }
         }
         let handed = due.into_iter().map(|(group, to)| async move { (group.id(), to, group.transfer_leadership(to).await) });

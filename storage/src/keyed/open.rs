@@ -21,7 +21,7 @@ pub struct KeyedOptions {
 
 impl Default for KeyedOptions {
     fn default() -> Self {
-        Self { cache_bytes: 32 * 1024 * 1024 }
+        Self { cache_bytes: 8 * 1024 * 1024 }
     }
 }
 

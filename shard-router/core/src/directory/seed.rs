@@ -25,13 +25,17 @@ pub(super) fn handle(txn: &mut Txn<'_>, seed: &CharacterSeed) -> Result<Director
     if world.vaults == 0 {
         return refuse(Code::Refused, "the world has no vaults");
     }
+    let next = txn.counters.last_character + 1;
+    let answer = |next| DirectoryAnswer { next_character: next, ..DirectoryAnswer::default() };
+    let other = |reason| Ok(DirectoryAnswer { code: Code::Refused as u32, reason, ..answer(next) });
+    if seed.first == 0 {
+        return other(format!("the next character is {next}"));
+    }
     let ids = check_count(seed.first, seed.count)?;
     let letters = !seed.prefix.is_empty() && seed.prefix.bytes().all(|b| b.is_ascii_alphabetic());
     if !letters || seed.prefix.len() + ID_DIGITS_MAX > NAME_MAX_BYTES {
         return refuse(Code::BadName, format!("prefix {:?}: a few ASCII letters expected", seed.prefix));
     }
-    let next = txn.counters.last_character + 1;
-    let answer = |next| DirectoryAnswer { next_character: next, ..DirectoryAnswer::default() };
     if seed.first != next {
         // Made by this very order before: its names stand, the last of them too.
         let last = txn.character(CharacterId(ids.end - 1))?;
@@ -40,8 +44,7 @@ pub(super) fn handle(txn: &mut Txn<'_>, seed: &CharacterSeed) -> Result<Director
         if same(first, seed.first) && same(last, ids.end - 1) {
             return Ok(answer(next));
         }
-        let reason = format!("the next character is {next}, the order begins with {}", seed.first);
-        return Ok(DirectoryAnswer { code: Code::Refused as u32, reason, ..answer(next) });
+        return other(format!("the next character is {next}, the order begins with {}", seed.first));
     }
     let (shown, folded) = (|id| name(&seed.prefix, id), |id| name(&seed.prefix, id).to_ascii_lowercase());
     txn.want(ids.clone().flat_map(|id| [Key::Name(folded(id)), Key::Account(folded(id)), Key::Character(CharacterId(id))]))?;

@@ -509,6 +509,8 @@ fn seeded_characters_are_in_their_vaults_and_a_repeated_seed_changes_nothing() {
     let mut d = Directory::begun_with_vaults(2, 2);
     d.sign_in("anna", "ann", 1);
     let seed = |first, count| Body::Seed(CharacterSeed { first, count, prefix: "Bot".into() });
+    let asked = d.apply(seed(0, 10));
+    assert_eq!((code(&asked), asked.next_character), (Code::Refused, 2), "asks which is the next");
     let wrong = d.apply(seed(1, 10));
     assert_eq!((code(&wrong), wrong.next_character), (Code::Refused, 2));
     assert_eq!(d.apply(seed(2, 1000)).next_character, 1002);
