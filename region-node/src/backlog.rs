@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use marchland_proto::storage::channel_message::Body;
 use marchland_proto::storage::{AdminOrder, AttachOrder, ChannelAck, ChannelMessage, DetachOrder, SessionInputs, TickEntry};
 use marchland_types::level;
 use marchland_types::limits::{INPUTS_PER_TICK_MAX, LOG_ENTRY_MAX_BYTES};
@@ -14,6 +15,10 @@ use prost::Message;
 
 /// Above this many waiting inputs, readers pause. Half of what one tick may carry, so that a burst still fits.
 pub const BACKLOG_PAUSE: usize = INPUTS_PER_TICK_MAX / 2;
+
+/// For so many ticks an attach waits for the message that admits it. It is on its way when the directory has answered the edge, and
+/// sooner here than an edge that is refused asks again.
+const HOLD_TICKS: u8 = 3;
 
 /// How many inputs wait, shared with the readers of edge streams.
 #[derive(Clone, Debug, Default)]
@@ -46,7 +51,10 @@ impl BacklogGauge {
 /// Inputs for the next tick, in the order in which they came.
 #[derive(Debug, Default)]
 pub struct Backlog {
+    /// Without attaches.
     waiting: TickEntry,
+    /// With how many ticks each has waited.
+    attaches: Vec<(AttachOrder, u8)>,
     count: usize,
     gauge: BacklogGauge,
 }
@@ -77,6 +85,7 @@ impl Backlog {
     /// Forgets everything: this replica does not own the region any more, edges send theirs to the new owner.
     pub fn clear(&mut self) {
         self.waiting = TickEntry::default();
+        self.attaches.clear();
         self.counted(0);
     }
 
@@ -95,7 +104,7 @@ impl Backlog {
     /// A client arrived.
     pub fn attach(&mut self, order: AttachOrder) {
         self.counted(self.count + 1);
-        self.waiting.attaches.push(order);
+        self.attaches.push((order, 0));
     }
 
     /// A client left.
@@ -122,11 +131,22 @@ impl Backlog {
         self.waiting.orders.push(order);
     }
 
-    /// Takes what the next tick carries. What would make its entry too large stays, in order.
-    pub fn take(&mut self) -> TickEntry {
+    /// Takes what the next tick carries. What would make its entry too large stays, in order; so does for a while an attach that
+    /// `awaits` its admission, unless that may be among the messages.
+    pub fn take(&mut self, awaits: impl Fn(&AttachOrder) -> bool) -> TickEntry {
         let mut taken = std::mem::take(&mut self.waiting);
+        for (order, ticks) in std::mem::take(&mut self.attaches) {
+            // Whoever has left again is told apart by the region, by both orders in one tick.
+            let leaves = || taken.detaches.iter().any(|detach| detach.character == order.character);
+            let comes = || taken.messages.iter().any(|message| may_admit(message, order.character));
+            if ticks < HOLD_TICKS && !leaves() && awaits(&order) && !comes() {
+                self.attaches.push((order, ticks + 1));
+            } else {
+                taken.attaches.push(order);
+            }
+        }
         let mut left = TickEntry::default();
-        let mut count_left = 0;
+        let mut count_left = self.attaches.len();
         if self.count > INPUTS_PER_TICK_MAX || taken.encoded_len() > LOG_ENTRY_MAX_BYTES - 1024 {
             // Sessions are what is many and large; the rest is bounded by other limits far below.
             let (mut inputs, mut size_bytes) =
@@ -141,7 +161,7 @@ impl Backlog {
                 })
                 .count();
             left.sessions = taken.sessions.split_off(fits.max(1).min(taken.sessions.len()));
-            count_left = left.sessions.iter().map(|s| s.inputs.len().max(1)).sum();
+            count_left += left.sessions.iter().map(|s| s.inputs.len().max(1)).sum::<usize>();
         }
         self.waiting = left;
         self.counted(count_left);
@@ -149,11 +169,20 @@ impl Backlog {
     }
 }
 
+/// Whether a message may bring a character's session.
+fn may_admit(message: &ChannelMessage, character: u64) -> bool {
+    match &message.body {
+        Some(Body::Admit(admit)) => admit.character == character,
+        Some(Body::Handoff(_)) => true,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use marchland_proto::storage::{StoredAction, StoredInput, stored_input::What};
+    use marchland_proto::storage::{Admit, StoredAction, StoredInput, stored_input::What};
 
     fn inputs(character: u64, count: usize, body_bytes: usize) -> SessionInputs {
         let action = StoredAction { code: 1, body: Bytes::from(vec![0; body_bytes]) };
@@ -169,15 +198,43 @@ mod tests {
             backlog.session(inputs(character, 64, 1000));
         }
         assert_eq!(backlog.len(), 200 * 64);
-        let first = backlog.take();
+        let first = backlog.take(|_| false);
         assert!(first.encoded_len() <= LOG_ENTRY_MAX_BYTES);
         assert!(!first.sessions.is_empty() && first.sessions.len() < 200);
         let mut seen: Vec<u64> = first.sessions.iter().map(|s| s.character).collect();
         while !backlog.is_empty() {
-            seen.extend(backlog.take().sessions.iter().map(|s| s.character));
+            seen.extend(backlog.take(|_| false).sessions.iter().map(|s| s.character));
         }
         assert_eq!(seen, (1..=200).collect::<Vec<_>>());
         assert!(!gauge.is_long());
+    }
+
+    fn attach(character: u64) -> AttachOrder {
+        AttachOrder { character, ..AttachOrder::default() }
+    }
+
+    fn admit(character: u64) -> ChannelMessage {
+        let body = Some(Body::Admit(Admit { character, ..Admit::default() }));
+        ChannelMessage { body, ..ChannelMessage::default() }
+    }
+
+    #[test]
+    fn an_attach_waits_for_its_admission_and_not_for_ever() {
+        let mut backlog = Backlog::default();
+        let taken = |backlog: &mut Backlog| -> Vec<u64> {
+            backlog.take(|order| order.character != 9).attaches.iter().map(|order| order.character).collect()
+        };
+        (7..10).for_each(|character| backlog.attach(attach(character)));
+        assert_eq!((taken(&mut backlog), backlog.len()), (vec![9], 2), "who is there is let in");
+        backlog.message(admit(8));
+        assert_eq!((taken(&mut backlog), backlog.len()), (vec![8], 1), "its admission comes with the same tick");
+        assert_eq!(taken(&mut backlog), []);
+        assert_eq!((taken(&mut backlog), backlog.len()), (vec![7], 0), "it has waited long enough: the region refuses it");
+
+        backlog.attach(attach(7));
+        assert_eq!(taken(&mut backlog), []);
+        backlog.detach(DetachOrder { character: 7, ..DetachOrder::default() });
+        assert_eq!(taken(&mut backlog), [7], "it has left again");
     }
 
     #[test]

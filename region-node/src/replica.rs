@@ -485,7 +485,8 @@ impl<G: Game> Replica<G> {
         if self.region.tick().0.is_multiple_of(SWEEP_EVERY_TICKS) {
             self.detach_orphans();
         }
-        let mut tick = self.backlog.take();
+        let region = &self.region;
+        let mut tick = self.backlog.take(|order| region.awaits_admission(order));
         tick.now_ms = now_ms;
         tick.ghosts = self.outlets.ghosts.take();
         // The hash after that tick, not of now: a cut may have come since. None is remembered after a restart: then 0, unchecked.

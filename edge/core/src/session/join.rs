@@ -15,8 +15,9 @@ use super::{Effect, PROTOCOL_VERSION, Playing, Refusal, Session, SessionConfig, 
 use crate::replies::Replies;
 use crate::secret_hash;
 
-/// How soon an attach goes again to a region that has not heard from the directory yet.
-const NOT_ADMITTED_PAUSE: Duration = Duration::from_millis(50);
+/// How soon an attach goes again to a region that has not heard from the directory yet, though it has waited for it: in time for its next
+/// tick.
+const NOT_ADMITTED_PAUSE: Duration = Duration::from_millis(10);
 /// How soon an attach goes again that nobody answered.
 const ATTACH_AGAIN: Duration = Duration::from_secs(1);
 /// How soon the directory is asked again where a character is that was not where it said.

@@ -191,12 +191,12 @@ fn a_sign_in_from_hello_to_welcome() {
     let attach = driven.signed_in();
     let order = AttachOrder { character: 5, epoch: 3, attach: 1, secret_hash: hash.to_vec().into(), last_reply_seq: 0 };
     assert_eq!(attach, [Effect::Attach { group: group(), order: order.clone() }]);
-    // The region has not heard of it yet: again in 50 ms, and no sooner.
+    // The region has waited for it and not heard of it yet: again in 10 ms, and no sooner.
     let not_yet = AttachAnswer { epoch: 3, attach: 1, code: Code::NotAdmitted as u32, ..AttachAnswer::default() };
     assert_eq!(driven.attached(not_yet), []);
-    assert_eq!(driven.at(49), []);
-    assert_eq!(driven.at(50), [Effect::Attach { group: group(), order }]);
-    assert_eq!(driven.at(60), []);
+    assert_eq!(driven.at(9), []);
+    assert_eq!(driven.at(10), [Effect::Attach { group: group(), order }]);
+    assert_eq!(driven.at(20), []);
     let other = AttachAnswer { epoch: 2, attach: 1, ..AttachAnswer::default() };
     assert_eq!(driven.attached(other), [], "an answer to another epoch");
     let answer = AttachAnswer { epoch: 3, attach: 1, next_seq: 1, entity: 8, max_speed: 5.0, ..AttachAnswer::default() };

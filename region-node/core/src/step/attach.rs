@@ -67,6 +67,19 @@ impl<G: Game> Region<G> {
         Ok(slot)
     }
 
+    /// Whether an attach would be refused now because the message that brings its session has not come: the next tick may have it.
+    #[must_use]
+    pub fn awaits_admission(&self, order: &AttachOrder) -> bool {
+        let (character, epoch) = (CharacterId(order.character), SessionEpoch(order.epoch));
+        match self.world.slot_of_character(character) {
+            Some(slot) => self.world.state.sessions.get(slot).is_none_or(|session| epoch > session.epoch),
+            None => match (self.world.stub(character), self.world.state.dormants.get(character)) {
+                (Some(stub), _) => stub_code(stub, epoch) == Code::NotAdmitted,
+                (None, dormant) => dormant.is_none_or(|dormant| epoch > dormant.epoch),
+            },
+        }
+    }
+
     /// Where a character went, for whoever asks here for its session.
     #[must_use]
     pub fn where_to(&self, character: CharacterId, epoch: u64) -> Option<SessionMoved> {
