@@ -126,20 +126,18 @@ async fn attempt(cluster: &AdminCluster, end: Instant) -> Result<VerifyReport, V
 
 async fn survey(cluster: &AdminCluster) -> Result<Survey<'_>, VerifyError> {
     let mut survey = Survey { nodes: BTreeMap::new(), groups: BTreeMap::new(), present: BTreeMap::new() };
-    let mut regions = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for node in &cluster.nodes {
         let status = node.status().await?;
         survey.nodes.insert(NodeId(status.node), node);
         for replica in status.groups {
             let group = GroupId(replica.group);
             let owned = match group.kind() {
-                Some(GroupKind::Region) => {
-                    regions.insert(group);
-                    replica.owner
-                }
+                Some(GroupKind::Region) => replica.owner,
                 Some(GroupKind::Directory | GroupKind::Vault) => replica.role == "leader",
                 Some(GroupKind::Realm | GroupKind::Service | GroupKind::Bench) | None => continue,
             };
+            seen.insert(group);
             survey.present.insert((group, ReplicaId(replica.replica)), (replica.diverged, replica.fault));
             if owned {
                 let replicas = replica.voters.iter().chain(&replica.learners).map(|id| ReplicaId(*id)).collect();
@@ -147,9 +145,12 @@ async fn survey(cluster: &AdminCluster) -> Result<Survey<'_>, VerifyError> {
             }
         }
     }
-    match regions.iter().find(|group| !survey.groups.contains_key(group)) {
+    if !seen.iter().any(|group| group.kind() == Some(GroupKind::Region)) {
+        return Err(VerifyError::NoRegion);
+    }
+    // A vault without a leader is no vault without characters: what is in it would be missed.
+    match seen.iter().find(|group| !survey.groups.contains_key(group)) {
         Some(group) => Err(VerifyError::NoOwner { group: *group }),
-        None if regions.is_empty() => Err(VerifyError::NoRegion),
         None => Ok(survey),
     }
 }

@@ -14,7 +14,7 @@ use marchland_proto::cluster::{
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{ClusterSecurity, Listener, PeerIdentity, Role, TokioTransport, Transport, serve_cluster};
-use marchland_types::{CutNumber, GroupId, Incarnation, LogIndex, NodeId, RegionId, ReplicaId, WorldId};
+use marchland_types::{CutNumber, GroupId, GroupKind, Incarnation, LogIndex, NodeId, RegionId, ReplicaId, WorldId};
 
 pub const TOKEN: &str = "open sesame";
 
@@ -110,7 +110,8 @@ impl AdminBackend for Node {
             ..GroupStatus::default()
         };
         // It shows no state unless a test says so.
-        let directory = GroupStatus { group: GroupId::directory(WorldId(1)).0, ..GroupStatus::default() };
+        let role = status.role.clone();
+        let directory = GroupStatus { group: GroupId::directory(WorldId(1)).0, role, ..GroupStatus::default() };
         let more = |like: &GroupStatus| -> Vec<_> {
             world.more.keys().map(|group| GroupStatus { group: group.0, ..like.clone() }).collect()
         };
@@ -126,7 +127,9 @@ impl AdminBackend for Node {
 
     fn take_cut(&self, asked: GroupId, number: CutNumber) -> Answer<'_, TakeCutReply> {
         let mut world = self.world.lock().unwrap();
-        let reply = if world.owner == self.number {
+        let reply = if asked.kind() != Some(GroupKind::Region) && !world.more.contains_key(&asked) {
+            TakeCutReply { code: Code::NotLeader as u32, ..TakeCutReply::default() }
+        } else if world.owner == self.number {
             let World { cut, more, .. } = &mut *world;
             let cut = more.get_mut(&asked).map_or(cut, |(cut, _)| cut);
             *cut = if number.0 == 0 { *cut + 1 } else { (*cut).max(number.0) };
