@@ -46,7 +46,7 @@ pub enum VerifyError {
     /// No node has a region.
     #[error("the cluster has no region")]
     NoRegion,
-    /// Nobody owns the region.
+    /// Nobody owns the region, or leads the directory or vault.
     #[error("{group} has no owner at the moment")]
     NoOwner {
         /// Which.
