@@ -4,6 +4,7 @@
 //! edges through the streams' flow control instead of into memory. Nothing that was taken is dropped while this replica
 //! owns the region: an input that were dropped here would leave a gap in its session's numbers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -55,6 +56,8 @@ pub struct Backlog {
     waiting: TickEntry,
     /// With how many ticks each has waited.
     attaches: Vec<(AttachOrder, u8)>,
+    /// Sender and number of the messages that wait: deliveries overlap.
+    messages: BTreeSet<(u64, u64)>,
     count: usize,
     gauge: BacklogGauge,
 }
@@ -86,6 +89,7 @@ impl Backlog {
     pub fn clear(&mut self) {
         self.waiting = TickEntry::default();
         self.attaches.clear();
+        self.messages.clear();
         self.counted(0);
     }
 
@@ -113,10 +117,12 @@ impl Backlog {
         self.waiting.detaches.push(order);
     }
 
-    /// A message of another group.
+    /// A message of another group, unless it waits already.
     pub fn message(&mut self, message: ChannelMessage) {
-        self.counted(self.count + 1);
-        self.waiting.messages.push(message);
+        if self.messages.insert((message.from_group, message.seq)) {
+            self.counted(self.count + 1);
+            self.waiting.messages.push(message);
+        }
     }
 
     /// Another group took messages.
@@ -135,6 +141,7 @@ impl Backlog {
     /// `awaits` its admission, unless that may be among the messages.
     pub fn take(&mut self, awaits: impl Fn(&AttachOrder) -> bool) -> TickEntry {
         let mut taken = std::mem::take(&mut self.waiting);
+        self.messages.clear();
         for (order, ticks) in std::mem::take(&mut self.attaches) {
             // Whoever has left again is told apart by the region, by both orders in one tick.
             let leaves = || taken.detaches.iter().any(|detach| detach.character == order.character);
@@ -235,6 +242,25 @@ mod tests {
         assert!(taken(&mut backlog).is_empty());
         backlog.detach(DetachOrder { character: 7, ..DetachOrder::default() });
         assert_eq!(taken(&mut backlog), [7], "it has left again");
+    }
+
+    #[test]
+    fn a_message_that_waits_is_not_taken_twice() {
+        let mut backlog = Backlog::default();
+        let message = |from_group, seq| ChannelMessage { from_group, seq, ..ChannelMessage::default() };
+        let taken = |backlog: &mut Backlog| -> Vec<(u64, u64)> {
+            backlog.take(|_| false).messages.iter().map(|m| (m.from_group, m.seq)).collect()
+        };
+        for (from, seq) in [(1, 5), (1, 6), (2, 6), (1, 5), (1, 6), (1, 7)] {
+            backlog.message(message(from, seq));
+        }
+        assert_eq!((taken(&mut backlog), backlog.len()), (vec![(1, 5), (1, 6), (2, 6), (1, 7)], 0));
+        backlog.message(message(1, 7));
+        assert_eq!(taken(&mut backlog), [(1, 7)], "whether it was taken, the region knows");
+        backlog.message(message(1, 8));
+        backlog.clear();
+        backlog.message(message(1, 8));
+        assert_eq!(taken(&mut backlog), [(1, 8)], "what was forgotten may come again");
     }
 
     #[test]

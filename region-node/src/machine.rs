@@ -495,8 +495,13 @@ impl<G: Game, D: Disk, X: Executor> RegionPort for RegionMachine<G, D, X> {
         })
     }
 
-    fn outbox(self: Arc<Self>, limit: usize) -> BoxFuture<'static, Vec<(GroupId, Vec<ChannelMessage>)>> {
-        let messages = self.run(move |replica| replica.outbox(limit));
+    fn receivers(self: Arc<Self>) -> BoxFuture<'static, Vec<GroupId>> {
+        let receivers = self.run(|replica| replica.receivers());
+        Box::pin(async move { receivers.await.unwrap_or_default() })
+    }
+
+    fn pending(self: Arc<Self>, to: GroupId, limit: usize) -> BoxFuture<'static, Vec<ChannelMessage>> {
+        let messages = self.run(move |replica| replica.pending(to, limit));
         Box::pin(async move { messages.await.unwrap_or_default() })
     }
 

@@ -103,8 +103,11 @@ pub trait RegionPort: Send + Sync + 'static {
     /// Messages of another group, consecutive. Resolves when they are committed or can not be.
     fn deliver(self: Arc<Self>, messages: Vec<ChannelMessage>) -> BoxFuture<'static, DeliverOutcome>;
 
+    /// Groups with unacknowledged messages of this one.
+    fn receivers(self: Arc<Self>) -> BoxFuture<'static, Vec<GroupId>>;
+
     /// Unacknowledged messages for `to`, oldest first, at most `limit`.
-    fn outbox(self: Arc<Self>, limit: usize) -> BoxFuture<'static, Vec<(GroupId, Vec<ChannelMessage>)>>;
+    fn pending(self: Arc<Self>, to: GroupId, limit: usize) -> BoxFuture<'static, Vec<ChannelMessage>>;
 
     /// Another group took messages of this one: goes into the next tick.
     fn acked(self: Arc<Self>, ack: ChannelAck);

@@ -617,11 +617,19 @@ impl<G: Game> Replica<G> {
         Ok(told)
     }
 
-    pub(crate) fn outbox(&self, limit: usize) -> Vec<(GroupId, Vec<ChannelMessage>)> {
+    pub(crate) fn receivers(&self) -> Vec<GroupId> {
         if !self.is_owner() {
             return Vec::new();
         }
-        self.region.outbox().map(|(to, messages)| (to, messages.take(limit).map(|m| (**m).clone()).collect())).collect()
+        self.region.outbox().filter_map(|(to, mut messages)| messages.next().map(|_| to)).collect()
+    }
+
+    pub(crate) fn pending(&self, to: GroupId, limit: usize) -> Vec<ChannelMessage> {
+        if !self.is_owner() {
+            return Vec::new();
+        }
+        let channel = self.region.outbox().find(|(receiver, _)| *receiver == to);
+        channel.map(|(_, messages)| messages.take(limit).map(|m| (**m).clone()).collect()).unwrap_or_default()
     }
 
     pub(crate) fn acked(&mut self, ack: ChannelAck) {

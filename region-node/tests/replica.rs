@@ -253,11 +253,12 @@ async fn whoever_delivers_looks_again_once_the_replica_owns_what_another_one_pos
     replica.role(Role::Leader(Term(2)));
     replica.apply(log.entries(1, log.last())).await.unwrap();
     posted.borrow_and_update();
-    assert_eq!(replica.clone().outbox(10).await, [], "it leads, and does not own yet");
+    assert_eq!(replica.clone().receivers().await, [], "it leads, and does not own yet");
 
     let position = Position { term: Term(2), index: log.last().next() };
     replica.apply(vec![Entry { position, payload: Payload::Blank }]).await.unwrap();
     assert!(replica.facts().owner && posted.has_changed().unwrap());
-    let [(to, messages)] = &replica.clone().outbox(10).await[..] else { panic!("one group is to be told") };
-    assert_eq!((*to, messages.len()), (GroupId::directory(WorldId(1)), 1));
+    let [to] = replica.clone().receivers().await[..] else { panic!("one group is to be told") };
+    assert_eq!((to, replica.clone().pending(to, 10).await.len()), (GroupId::directory(WorldId(1)), 1));
+    assert_eq!(replica.clone().pending(GroupId::vault(WorldId(1), 0), 10).await, []);
 }

@@ -88,6 +88,23 @@ impl<T: Transport, R: Routes> PeerDelivery<T, R> {
     }
 }
 
+/// A member is being asked. If that ends without its answer, the next delivery begins with another one: others may be under way
+/// meanwhile, which ask the same.
+struct Asking<'a, T, R> {
+    delivery: &'a PeerDelivery<T, R>,
+    to: GroupId,
+    /// Whom to ask if this one is silent.
+    next: Option<NodeId>,
+}
+
+impl<T, R> Drop for Asking<'_, T, R> {
+    fn drop(&mut self) {
+        if let Some(next) = self.next {
+            self.delivery.owners.lock().unwrap_or_else(PoisonError::into_inner).insert(self.to, next);
+        }
+    }
+}
+
 impl<T: Transport, R: Routes> Deliver for PeerDelivery<T, R> {
     /// Asks each member once at most, owners and hinted ones first.
     async fn deliver(&self, request: DeliverRequest) -> Result<DeliverAnswer, DeliverError> {
@@ -99,12 +116,10 @@ impl<T: Transport, R: Routes> Deliver for PeerDelivery<T, R> {
             let at = hint.and_then(|hint| left.iter().position(|(node, _)| *node == hint)).unwrap_or(0);
             let (node, address) = left.remove(at);
             hint = None;
-            // If this call hangs until the deadline, the next delivery begins with another member.
-            if let Some((next, _)) = left.first() {
-                self.remember(to, *next);
-            }
+            let mut asking = Asking { delivery: self, to, next: left.first().map(|(next, _)| *next) };
             match RegionsClient::over(self.peers.channel(&address)).deliver(request.clone()).await {
                 Ok(answer) => {
+                    asking.next = None;
                     let answer = answer.into_inner();
                     if answer.code == Code::NotLeader as u32 {
                         hint = Some(ReplicaId(answer.leader).node()).filter(|_| answer.leader != 0);

@@ -49,6 +49,8 @@ pub struct PumpOptions {
     pub batch_bytes: usize,
     /// Receivers that are served at once; the others wait for their turn.
     pub destinations_at_once: usize,
+    /// Deliveries under way for one receiver.
+    pub deliveries_at_once: usize,
     /// Until a delivery without an answer counts as failed, in milliseconds.
     pub deliver_ms: u64,
     /// Pause after a failure, in milliseconds; doubled each time, up to the maximum.
@@ -63,6 +65,7 @@ impl Default for PumpOptions {
             batch_messages: 64,
             batch_bytes: 1 << 20,
             destinations_at_once: 64,
+            deliveries_at_once: 2,
             deliver_ms: 3_000,
             pause_ms: 20,
             pause_max_ms: 1_000,
@@ -110,7 +113,7 @@ impl ClientOptions {
 impl PumpOptions {
     /// Checks the relations between the values.
     pub fn validate(&self) -> Result<(), BadOptions> {
-        if [self.batch_messages, self.destinations_at_once].contains(&0) || self.deliver_ms == 0 {
+        if [self.batch_messages, self.destinations_at_once, self.deliveries_at_once].contains(&0) || self.deliver_ms == 0 {
             return Err(BadOptions("a limit of 0 lets nothing through".into()));
         }
         if self.batch_bytes + CHANNEL_MESSAGE_MAX_BYTES + 4096 > LOG_ENTRY_MAX_BYTES {

@@ -9,8 +9,10 @@
 //!                     new owner: has 6, takes 7    ─ taken 7 ──▶ acknowledge 7 ─▶ outbox empty
 //! ```
 //!
-//! One delivery at a time is under way for a receiver, and none while this replica does not lead. An old leader may still be
-//! delivering: it sends the same messages, and the receiver takes them once.
+//! A region answers at its tick, so two deliveries may be under way for a receiver: what is posted while one waits does not wait
+//! for its answer. Each carries everything that is not known to be taken, so neither needs the other to arrive. None is under way
+//! while this replica does not lead. An old leader may still be delivering: it sends the same messages, and the receiver takes
+//! them once.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -68,6 +70,8 @@ impl<O, D> Clone for ChannelPump<O, D> {
 enum Progress {
     /// Up to which number, and the receiver's cut by then.
     Taken(u64, u64),
+    /// Less was taken than was thought.
+    Back(u64, u64),
     None(String),
 }
 
@@ -137,25 +141,53 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
 
     /// Delivers to one receiver until nothing is pending.
     async fn serve(&self, to: GroupId) {
+        let mut posted = self.outbox.posted();
         // What the receiver is known to have taken, though the channel may not be trimmed yet.
         let mut ack = ChannelAck { from_group: to.0, seq: 0, cut: 0 };
         let mut pause_ms = self.options.pause_ms;
+        // Deliveries under way, and the last message that they carry.
+        let mut calls = JoinSet::new();
+        let mut sent = 0;
         loop {
-            let progress = match self.outbox.pending(to, self.options.batch_messages).await {
-                Err(error) => Progress::None(error.to_string()),
-                Ok(pending) => match (pending.first().map(|m| m.seq), pending.last().map(|m| m.seq)) {
-                    (Some(first), Some(last)) if last > ack.seq => self.deliver(to, first, ack.seq, pending).await,
-                    (Some(_), Some(_)) => Progress::None("not trimmed yet".into()),
-                    _ => return,
-                },
-            };
-            let failed = match &progress {
-                Progress::Taken(seq, cut) => {
-                    (ack.seq, ack.cut) = (*seq, ack.cut.max(*cut));
-                    None
+            // Before the outbox is read: what is posted after wakes this loop again.
+            posted.borrow_and_update();
+            let mut failed = None;
+            match self.outbox.pending(to, self.options.batch_messages).await {
+                Err(error) => failed = Some(error.to_string()),
+                Ok(pending) => {
+                    let first = pending.first().map(|m| m.seq);
+                    let messages = self.batch(pending, ack.seq);
+                    match (first, messages.last().map(|m| m.seq)) {
+                        (Some(first), Some(last)) if calls.is_empty() || last > sent => {
+                            sent = last;
+                            let (pump, taken) = (self.clone(), ack.seq);
+                            calls.spawn(async move { pump.deliver(to, first, taken, messages).await });
+                        }
+                        (Some(_), _) if calls.is_empty() => failed = Some("not trimmed yet".into()),
+                        (None, _) if calls.is_empty() => return,
+                        _ => {}
+                    }
                 }
-                Progress::None(why) => Some(why.clone()),
-            };
+            }
+            if !calls.is_empty() {
+                let answered = tokio::select! {
+                    biased;
+                    done = calls.join_next() => done,
+                    changed = posted.changed(), if failed.is_none() && calls.len() < self.options.deliveries_at_once => {
+                        // The sender of posts is gone: this replica is closing, and what is under way is still heard of.
+                        if changed.is_err() { calls.join_next().await } else { continue }
+                    }
+                };
+                match answered {
+                    Some(Ok(Progress::Taken(seq, cut))) => (ack.seq, ack.cut) = (ack.seq.max(seq), ack.cut.max(cut)),
+                    Some(Ok(Progress::Back(seq, cut))) => (ack.seq, ack.cut) = (seq, ack.cut.max(cut)),
+                    // Another one is under way with the same messages: it may fare better.
+                    Some(Ok(Progress::None(why))) => failed = Some(why).filter(|_| calls.is_empty()),
+                    // It has said why.
+                    Some(Err(_)) => failed = Some("a delivery panicked".into()),
+                    None => {}
+                }
+            }
             point!("pump.before_trim");
             let acked = if ack.seq > 0 { self.outbox.acked(ack).await.map_err(|e| e.to_string()) } else { Ok(()) };
             match failed.or(acked.err()) {
@@ -169,8 +201,8 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
         }
     }
 
-    /// One delivery of what follows `taken`. `first` is the first message that has not been trimmed.
-    async fn deliver(&self, to: GroupId, first: u64, taken: u64, pending: Vec<ChannelMessage>) -> Progress {
+    /// What one delivery carries of the messages that follow `taken`.
+    fn batch(&self, pending: Vec<ChannelMessage>, taken: u64) -> Vec<ChannelMessage> {
         let mut messages = Vec::new();
         let mut bytes = 0;
         for message in pending.into_iter().filter(|m| m.seq > taken) {
@@ -180,6 +212,11 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
             }
             messages.push(message);
         }
+        messages
+    }
+
+    /// One delivery of what follows `taken`. `first` is the first message that has not been trimmed.
+    async fn deliver(&self, to: GroupId, first: u64, taken: u64, messages: Vec<ChannelMessage>) -> Progress {
         // Planted: the outbox is trimmed when messages are sent, not when they are taken.
         if planted!("outbox-trimmed-early")
             && let Some(last) = messages.last()
@@ -210,7 +247,7 @@ impl<O: Outbox, D: Deliver> ChannelPump<O, D> {
                 Progress::None(format!("receiver is at {}, {first} is the first one left", answer.taken_seq))
             }
             // What was thought to be taken is not: go by what the receiver says now.
-            Some(Code::Gap) if answer.taken_seq < taken => Progress::Taken(answer.taken_seq, answer.cut),
+            Some(Code::Gap) if answer.taken_seq < taken => Progress::Back(answer.taken_seq, answer.cut),
             Some(Code::Ok | Code::Gap | Code::Unavailable) => {
                 Progress::None(format!("nothing taken beyond {}", answer.taken_seq))
             }

@@ -219,6 +219,53 @@ async fn a_receiver_that_forgot_is_waited_for_and_not_fed_with_gaps() {
     assert_eq!(pumping.outbox.left(), 2);
 }
 
+/// A receiver that answers when it is told to, and what it was sent until then.
+struct Withholding {
+    sent: Mutex<Vec<Vec<u64>>>,
+    answers: tokio::sync::Semaphore,
+}
+
+impl Deliver for Withholding {
+    async fn deliver(&self, request: DeliverRequest) -> Result<DeliverAnswer, DeliverError> {
+        let seqs: Vec<u64> = request.messages.iter().map(|message| message.seq).collect();
+        let taken_seq = seqs[seqs.len() - 1];
+        self.sent.lock().unwrap().push(seqs);
+        self.answers.acquire().await.unwrap().forget();
+        Ok(DeliverAnswer { code: Code::Ok as u32, taken_seq, ..DeliverAnswer::default() })
+    }
+}
+
+#[tokio::test]
+async fn what_is_posted_during_a_delivery_does_not_wait_for_its_answer() {
+    let outbox = Arc::new(FakeOutbox { posted: watch::Sender::new(0), channels: Mutex::default(), faults: Mutex::default() });
+    let receiver = Arc::new(Withholding { sent: Mutex::default(), answers: tokio::sync::Semaphore::new(0) });
+    let role = watch::Sender::new(LEADER);
+    let options = PumpOptions { batch_messages: 64, ..quick() };
+    let pump = ChannelPump::new(region(1), outbox.clone(), receiver.clone(), options);
+    let roles = role.subscribe();
+    let task = tokio::spawn(async move { pump.run(roles).await });
+    // Nothing here waits for time.
+    let settled = async || {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    for seq in 1..=4 {
+        outbox.post(region(2), [seq]);
+        settled().await;
+    }
+    assert_eq!(*receiver.sent.lock().unwrap(), [vec![1], vec![1, 2]], "each has all that may be missing; two and no more");
+    receiver.answers.add_permits(1);
+    settled().await;
+    let sent = receiver.sent.lock().unwrap().clone();
+    assert_eq!(sent[2..], [vec![2, 3, 4]], "the first one was taken");
+    receiver.answers.add_permits(2);
+    settled().await;
+    assert_eq!((outbox.left(), receiver.sent.lock().unwrap().len()), (0, 3));
+    role.send_replace(Role::Stopped);
+    task.await.unwrap();
+}
+
 /// The directory's own channels: admits reach the region, acknowledgements trim the directory.
 #[tokio::test]
 async fn a_directory_delivers_its_admits() {

@@ -27,13 +27,11 @@ impl Outbox for RegionOutbox {
     }
 
     async fn receivers(&self) -> Result<Vec<GroupId>, OutboxError> {
-        let outbox = self.region.clone().outbox(1).await;
-        Ok(outbox.into_iter().filter(|(_, messages)| !messages.is_empty()).map(|(to, _)| to).collect())
+        Ok(self.region.clone().receivers().await)
     }
 
     async fn pending(&self, to: GroupId, limit: usize) -> Result<Vec<ChannelMessage>, OutboxError> {
-        let outbox = self.region.clone().outbox(limit).await;
-        Ok(outbox.into_iter().find(|(receiver, _)| *receiver == to).map(|(_, messages)| messages).unwrap_or_default())
+        Ok(self.region.clone().pending(to, limit).await)
     }
 
     async fn acked(&self, ack: ChannelAck) -> Result<(), OutboxError> {
