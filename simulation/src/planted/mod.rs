@@ -45,6 +45,7 @@ pub const ALL: &[Bug] = &[
     bug("handoff-releases-after-activating", "borders", 50, "an entity that is handed off goes on living in its old region"),
     bug("handoff-forgets-session", "borders", 50, "a character is handed off without its session"),
     bug("stale-location-update", "borders", 500, "of two reports where a character is, the one that comes last counts"),
+    bug("sleep-not-in-checkpoint", "asleep", 50, "a replica that restores a checkpoint does not know that its region sleeps"),
     bug("panicking-entry", "standard", 50, "an entry panics while it is applied"),
     bug("hash-map-order", "standard", 50, "a step goes through a hash map, whose order is another one on every replica"),
 ];

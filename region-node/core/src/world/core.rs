@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use marchland_types::{CutNumber, LogIndex, MapEpoch, Tick};
+use marchland_types::{CutNumber, LogIndex, MapEpoch, Tick, planted};
 
 use crate::codec::{CodecError, Reader, Row, Writer};
 use crate::inventory::Ledger;
@@ -118,7 +118,8 @@ impl Row for Core {
             core.barrier = Some(BarrierTo { rules_version: input.u64()?, content_hash: input.u64()? });
         }
         if input.bool()? {
-            core.asleep_until_ms = Some(input.u64()?);
+            let until_ms = input.u64()?;
+            core.asleep_until_ms = Some(until_ms).filter(|_| !planted!("sleep-not-in-checkpoint"));
         }
         (core.next_entity, core.next_item, core.next_timer) = (input.u64()?, input.u64()?, input.u64()?);
         core.ledger = Ledger { minted: input.u64()?, destroyed: input.u64()?, arrived: input.u64()?, left: input.u64()? };
