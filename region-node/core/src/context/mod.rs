@@ -153,14 +153,27 @@ impl<'a, G: Game> Context<'a, G> {
 
     /// Moves an entity over the ground by (east, south) metres within this tick: it stops at walls and slides along them.
     pub fn walk(&mut self, entity: EntityId, by: [f32; 2]) -> bool {
-        let ground = self.ground;
-        let Some(from) = self.world.own(entity).map(|view| view.body.position) else { return false };
-        let start = [from[0], from[2]];
-        let [x, z] = self.world.reach().walked(ground, start, ground.walk(start, by));
-        self.change_body(entity, |body| {
-            body.position = [x, ground.height([x, z]), z];
+        self.step(entity, by, |from, to| {
             let seconds = marchland_types::limits::TICK_MS as f32 / 1000.0;
-            body.velocity = [(x - from[0]) / seconds, 0.0, (z - from[2]) / seconds];
+            [(to[0] - from[0]) / seconds, 0.0, (to[1] - from[1]) / seconds]
+        })
+    }
+
+    /// The same for what stays where it belongs, such as a grazing animal. It has no velocity: near a border it is no reason for the
+    /// region beyond to be awake, so that two regions in which nobody is do not keep each other awake by what moves in them.
+    pub fn amble(&mut self, entity: EntityId, by: [f32; 2]) -> bool {
+        self.step(entity, by, |_, _| [0.0; 3])
+    }
+
+    /// Moves an entity over the ground; `velocity` is told (east, south) from where to where.
+    fn step(&mut self, entity: EntityId, by: [f32; 2], velocity: impl FnOnce([f32; 2], [f32; 2]) -> [f32; 3]) -> bool {
+        let ground = self.ground;
+        let reach = self.world.reach();
+        self.change_body(entity, |body| {
+            let start = [body.position[0], body.position[2]];
+            let [x, z] = reach.walked(ground, start, ground.walk(start, by));
+            body.position = [x, ground.height([x, z]), z];
+            body.velocity = velocity(start, [x, z]);
         })
     }
 

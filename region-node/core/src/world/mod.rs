@@ -343,6 +343,13 @@ impl World {
             .flat_map(|table| table.iter().filter_map(|(slot, row)| Some((self.state.identities.get(slot)?.entity, &row.0))))
     }
 
+    /// All entities that have a component which is wanted, by slot. The others cost a look at their component and no more.
+    pub fn with_wanted<C: Component>(&self, wanted: impl Fn(&C) -> bool) -> impl Iterator<Item = (EntityId, &C)> {
+        let rows = self.state.components.typed::<C>().into_iter().flat_map(|table| table.iter());
+        let wanted = rows.filter(move |(_, row)| wanted(&row.0));
+        wanted.filter_map(|(slot, row)| Some((self.state.identities.get(slot)?.entity, &row.0)))
+    }
+
     /// What an entity holds, in the order in which it was acquired.
     #[must_use]
     pub fn items(&self, entity: EntityId) -> &[Item] {
