@@ -6,7 +6,7 @@ const BLOCK_TILES = 16;
 const TILE_PX = 32;
 const BLOCKS_MAX = 256;
 const OPEN_TILE_M = 2;
-export const KIND = Object.freeze({ character: 1, ore: 2, item: 3 });
+export const KIND = Object.freeze({ character: 1, ore: 2, item: 3, animal: 4 });
 
 const GROUND = {
   ground: ['#8fb573', '#8cb270'],
@@ -25,6 +25,7 @@ const GROUND = {
   roof: ['#a8584c', '#a25247'],
   building: ['#8c6450', '#845d4a'],
 };
+const COAT = ['#9c6b3f', '#8a5f3c', '#b18252'];
 const ORE = ['#c9814a', '#aebac4', '#e0b64a', '#6cc0c8', '#b77fd0', '#7fbf6a'];
 
 export const oreColour = (variant) => ORE[variant % ORE.length];
@@ -93,6 +94,7 @@ export class Drawing {
       context.globalAlpha = Math.min(1, (scene.now - one.enteredAt) / 200);
       if (one.kind === KIND.ore) this.drawOre(one);
       else if (one.kind === KIND.item) this.drawItem(one, scene.now);
+      else if (one.kind === KIND.animal) this.drawAnimal(one);
       else this.drawCharacter(one);
     }
     context.globalAlpha = 1;
@@ -192,6 +194,30 @@ export class Drawing {
     context.restore();
   }
 
+  drawAnimal({ x, z, yaw, variant }) {
+    const { context } = this;
+    const coat = COAT[(variant ?? 0) % COAT.length];
+    const ellipse = (px, pz, long, wide) => {
+      context.beginPath();
+      context.ellipse(px, pz, long, wide, 0, 0, 2 * Math.PI);
+      context.fill();
+    };
+    context.fillStyle = 'rgb(0 0 0 / 20%)';
+    ellipse(x + 0.05, z + 0.12, 0.46, 0.34);
+    context.save();
+    context.translate(x, z);
+    context.rotate((yaw / 256) * 2 * Math.PI);
+    context.fillStyle = coat;
+    ellipse(0, 0, 0.46, 0.2);
+    ellipse(0.5, 0, 0.19, 0.12);
+    context.fillStyle = 'rgb(255 248 236 / 85%)';
+    ellipse(-0.42, 0, 0.08, 0.08);
+    context.fillStyle = '#4c3524';
+    ellipse(0.44, 0.13, 0.08, 0.04);
+    ellipse(0.44, -0.13, 0.08, 0.04);
+    context.restore();
+  }
+
   drawOre({ x, z, entity, variant, left }) {
     const { context } = this;
     const seed = number(entity);
@@ -279,7 +305,8 @@ export class Drawing {
 function layer({ kind, own }) {
   if (kind === KIND.ore) return 0;
   if (kind === KIND.item) return 1;
-  return own ? 3 : 2;
+  if (kind === KIND.animal) return 2;
+  return own ? 4 : 3;
 }
 
 function polygon(context, x, z, radius, corners, turn, outline = false) {

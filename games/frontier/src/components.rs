@@ -28,6 +28,60 @@ impl Component for Vein {
     }
 }
 
+/// An animal: where it belongs, and what it does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Animal {
+    /// The middle of its ground (east, south), in metres. It is never farther from there than [`LEASH_M`](crate::LEASH_M) along either axis.
+    pub home: [f32; 2],
+    /// Metres a second (east, south); nothing while it grazes.
+    pub velocity: [f32; 2],
+    /// Herd time until which it does so, in milliseconds.
+    pub until_ms: u64,
+}
+
+impl Component for Animal {
+    const TAG: u32 = 3;
+    const NAME: &'static str = "animal";
+
+    fn put(&self, out: &mut Writer) {
+        for value in self.home.into_iter().chain(self.velocity) {
+            out.f32(value);
+        }
+        out.u64(self.until_ms);
+    }
+
+    fn take(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { home: [input.f32()?, input.f32()?], velocity: [input.f32()?, input.f32()?], until_ms: input.u64()? })
+    }
+}
+
+/// The time of a region's animals, kept by one of them. It stands still while the region sleeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Herd {
+    /// Herd time in milliseconds, from 0.
+    pub time_ms: u64,
+    /// Region time to which that has come, in milliseconds.
+    pub at_ms: u64,
+}
+
+impl Component for Herd {
+    const TAG: u32 = 4;
+    const NAME: &'static str = "herd";
+
+    fn put(&self, out: &mut Writer) {
+        out.u64(self.time_ms);
+        out.u64(self.at_ms);
+    }
+
+    fn take(input: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { time_ms: input.u64()?, at_ms: input.u64()? })
+    }
+
+    fn shift_ms(&mut self, later_ms: i64) {
+        self.at_ms = self.at_ms.saturating_add_signed(later_ms);
+    }
+}
+
 /// A character's hands, which rest after work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hands {

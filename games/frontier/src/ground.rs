@@ -1,4 +1,4 @@
-//! The ground of a world: a map or open land, as its parameters say.
+//! The ground of a world: a map or open land, as its parameters say; and how many animals graze on it.
 //!
 //! A world of many regions has the map once for each, side by side; the copies share its tiles. What a region has of the ground is
 //! its own rectangle, which is given with every question.
@@ -14,12 +14,23 @@ use crate::messages::parameters::parameters::Ground as Chosen;
 
 /// Ore veins on open ground.
 const ORE_NODES_MAX: u32 = 10_000;
+/// Animals of one region.
+pub const ANIMALS_MAX: u32 = 10_000;
 /// Regions of a world.
 const REGIONS_MAX: u64 = 4096;
 
 /// Where a region's players walk.
 #[derive(Debug)]
-pub enum FrontierGround {
+pub struct FrontierGround {
+    /// Map or open land.
+    pub land: Land,
+    /// Animals that each region begins with.
+    pub animals: u32,
+}
+
+/// What the ground is.
+#[derive(Debug)]
+pub enum Land {
     /// On a map.
     Map {
         /// What the designer drew.
@@ -45,16 +56,20 @@ impl FrontierGround {
         if u64::from(columns) * u64::from(rows) > REGIONS_MAX {
             return bad(format!("{columns} times {rows} regions; {REGIONS_MAX} at most"));
         }
+        let animals = parameters.animals;
+        if animals > ANIMALS_MAX {
+            return bad(format!("{animals} animals in each region; {ANIMALS_MAX} at most"));
+        }
         match parameters.ground {
             Some(Chosen::Map(map)) if map.name == "aurora" => match aurora.ground().repeated(columns, rows) {
-                Some(tiles) => Ok(Self::Map { map: aurora.clone(), tiles: Arc::new(tiles) }),
+                Some(tiles) => Ok(Self { land: Land::Map { map: aurora.clone(), tiles: Arc::new(tiles) }, animals }),
                 None => {
                     bad(format!("{columns} times {rows} copies of the map are too long for exact positions; 85 a side at most"))
                 }
             },
             Some(Chosen::Map(map)) => bad(format!("there is no map {:?}", map.name)),
             Some(Chosen::Open(open)) if (2.0..=100_000.0).contains(&open.side_m) && open.ore_nodes <= ORE_NODES_MAX => {
-                Ok(Self::Open { ground: OpenGround::new(open.side_m), ore_nodes: open.ore_nodes })
+                Ok(Self { land: Land::Open { ground: OpenGround::new(open.side_m), ore_nodes: open.ore_nodes }, animals })
             }
             Some(Chosen::Open(open)) => bad(format!(
                 "open ground of {} m with {} veins; 2 to 100,000 m and at most {ORE_NODES_MAX}",
@@ -68,17 +83,17 @@ impl FrontierGround {
 impl FrontierGround {
     /// Places of ore veins within a rectangle, as the map has them. Open ground has none of its own.
     pub(crate) fn ore(&self, own: [[f32; 2]; 2]) -> Vec<[f32; 2]> {
-        match self {
-            Self::Map { map, tiles } => copied(&map.ore, tiles, own),
-            Self::Open { .. } => Vec::new(),
+        match &self.land {
+            Land::Map { map, tiles } => copied(&map.ore, tiles, own),
+            Land::Open { .. } => Vec::new(),
         }
     }
 
     /// Places to begin within a rectangle, as the map has them. On open ground one begins anywhere.
     pub(crate) fn spawns(&self, own: [[f32; 2]; 2]) -> Vec<[f32; 2]> {
-        match self {
-            Self::Map { map, tiles } => copied(&map.spawns, tiles, own),
-            Self::Open { .. } => Vec::new(),
+        match &self.land {
+            Land::Map { map, tiles } => copied(&map.spawns, tiles, own),
+            Land::Open { .. } => Vec::new(),
         }
     }
 }
@@ -106,30 +121,30 @@ fn copied(places: &[[f32; 2]], tiles: &TileGround, own: [[f32; 2]; 2]) -> Vec<[f
 
 impl Ground for FrontierGround {
     fn walk(&self, from: [f32; 2], by: [f32; 2]) -> [f32; 2] {
-        match self {
-            Self::Map { tiles, .. } => tiles.walk(from, by),
-            Self::Open { ground, .. } => ground.walk(from, by),
+        match &self.land {
+            Land::Map { tiles, .. } => tiles.walk(from, by),
+            Land::Open { ground, .. } => ground.walk(from, by),
         }
     }
 
     fn is_free(&self, at: [f32; 2]) -> bool {
-        match self {
-            Self::Map { tiles, .. } => tiles.is_free(at),
-            Self::Open { ground, .. } => ground.is_free(at),
+        match &self.land {
+            Land::Map { tiles, .. } => tiles.is_free(at),
+            Land::Open { ground, .. } => ground.is_free(at),
         }
     }
 
     fn sight(&self, from: [f32; 2], to: [f32; 2]) -> f32 {
-        match self {
-            Self::Map { tiles, .. } => tiles.sight(from, to),
-            Self::Open { ground, .. } => ground.sight(from, to),
+        match &self.land {
+            Land::Map { tiles, .. } => tiles.sight(from, to),
+            Land::Open { ground, .. } => ground.sight(from, to),
         }
     }
 
     fn bounds(&self) -> [[f32; 2]; 2] {
-        match self {
-            Self::Map { tiles, .. } => tiles.bounds(),
-            Self::Open { ground, .. } => ground.bounds(),
+        match &self.land {
+            Land::Map { tiles, .. } => tiles.bounds(),
+            Land::Open { ground, .. } => ground.bounds(),
         }
     }
 }
@@ -153,6 +168,12 @@ mod tests {
         for (columns, rows) in [(64, 65), (86, 1), (u32::MAX, u32::MAX)] {
             assert!(grid(columns, rows).is_err(), "{columns} {rows}");
         }
+        let animals = |animals| FrontierGround::new(&Parameters::map().animals(animals).encode_to_vec(), &aurora);
+        assert_eq!(animals(ANIMALS_MAX).unwrap().animals, ANIMALS_MAX);
+        for many in [ANIMALS_MAX + 1, u32::MAX] {
+            let error = animals(many).unwrap_err().to_string();
+            assert!(error.contains(&format!("{many} animals in each region; 10000 at most")), "{error}");
+        }
     }
 
     #[test]
@@ -160,7 +181,7 @@ mod tests {
         let aurora = FrontierMap::aurora().unwrap();
         let ground = FrontierGround::new(&Parameters::map().grid(3, 2).encode_to_vec(), &aurora).unwrap();
         assert_eq!(ground.bounds(), [[0.0, 0.0], [576.0, 384.0]]);
-        let FrontierGround::Map { map, tiles } = &ground else { panic!("no map") };
+        let Land::Map { map, tiles } = &ground.land else { panic!("no map") };
         assert_eq!(ground.ore([[0.0, 0.0], [192.0, 192.0]]), map.ore.to_vec());
         let spawns = ground.spawns([[384.0, 192.0], [576.0, 384.0]]);
         assert_eq!(spawns.len(), map.spawns.len());

@@ -1,9 +1,10 @@
-//! The demo world: walk over a map from Tiled, gather ore, carry it, lay it down, talk.
+//! The demo world: walk over a map from Tiled, gather ore, carry it, lay it down, talk; animals graze, where the world has any.
 //!
 //! It is also the template for a game of your own. What to look at, in this order:
 //!
 //! - this file: [`Frontier`] and its [`Game`] implementation, the whole of what the server knows of a game;
 //! - `actions/`: one file for each thing that a player can do;
+//! - `animals.rs`: what moves by itself, thousands of them in a region, and costs little;
 //! - [`components`]: what the rules remember about entities;
 //! - [`map`]: content drawn in a designer's tool, compiled into the binary;
 //! - `schema/`: what clients send and are told;
@@ -14,6 +15,7 @@
 //! over a `HashMap`: three replicas run them and must agree to the bit. `clippy.toml` forbids the usual ways out.
 
 mod actions;
+mod animals;
 pub mod components;
 mod ground;
 pub mod map;
@@ -29,8 +31,9 @@ use marchland_region_core::{
 };
 use prost::Message;
 
-use crate::components::{Hands, Vein};
-pub use crate::ground::FrontierGround;
+pub use crate::animals::{LEASH_M, WALK_M_S};
+use crate::components::{Animal, Hands, Herd, Vein};
+pub use crate::ground::{ANIMALS_MAX, FrontierGround, Land};
 use crate::map::{ContentError, FrontierMap};
 pub use crate::messages::{
     Drop, Gather, Gathered, Inventory, Item, Items, Look, Map, Open, Parameters, PickUp, Said, Say,
@@ -46,6 +49,8 @@ pub mod kind {
     pub const ORE: u32 = 2;
     /// An item on the ground.
     pub const ITEM: u32 = 3;
+    /// An animal.
+    pub const ANIMAL: u32 = 4;
 }
 
 /// What players can do.
@@ -84,6 +89,7 @@ const CHARACTER_LOOKS: u64 = 8;
 mod stream {
     pub(crate) const ENTRANCE: u32 = 1;
     pub(crate) const ORE: u32 = 2;
+    pub(crate) const ANIMALS: u32 = 3;
 }
 
 /// The rules and the content of the demo world.
@@ -122,6 +128,8 @@ impl Game for Frontier {
     fn components(&self, registry: &mut Registry) {
         registry.add::<Vein>();
         registry.add::<Hands>();
+        registry.add::<Animal>();
+        registry.add::<Herd>();
     }
 
     fn actions(&self) -> &'static [ActionName] {
@@ -151,7 +159,7 @@ impl Game for Frontier {
         for place in ctx.ground().ore(own) {
             ore::plant(ctx, place);
         }
-        if let FrontierGround::Open { ground, ore_nodes } = ctx.ground() {
+        if let Land::Open { ground, ore_nodes } = &ctx.ground().land {
             for _ in 0..*ore_nodes {
                 // Of the world's veins, those that fall on this region's ground.
                 let place = anywhere(ctx, ground.bounds());
@@ -160,6 +168,7 @@ impl Game for Frontier {
                 }
             }
         }
+        animals::settle(ctx, own, ctx.ground().animals);
     }
 
     fn enter(&self, ctx: &mut Context<'_, Self>, character: CharacterId, _name: &str) -> Spawn {
@@ -199,6 +208,10 @@ impl Game for Frontier {
         }
     }
 
+    fn tick(&self, ctx: &mut Context<'_, Self>) {
+        animals::move_all(ctx);
+    }
+
     fn max_speed(&self) -> f32 {
         SPEED_M_S
     }
@@ -215,7 +228,7 @@ impl Game for Frontier {
                 return Err(format!("vein {vein} has {} of {} ore", state.left, state.most));
             }
         }
-        Ok(())
+        animals::check(world, ground)
     }
 }
 
