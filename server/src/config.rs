@@ -9,6 +9,7 @@ mod grid;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use frontier::ANIMALS_MAX;
 use marchland_proto::net::{Role, TlsFiles};
 use marchland_types::{NodeId, WorldId, limits};
 use serde::{Deserialize, Serialize};
@@ -141,6 +142,9 @@ pub struct WorldConfig {
     /// How many regions it has. Used once, when the world is made; a node that is told another grid does not start.
     #[serde(default)]
     pub grid: GridConfig,
+    /// Animals of the demo world, in each region. Used once, when the world is made.
+    #[serde(default)]
+    pub animals: u32,
 }
 
 /// The ground of a new world.
@@ -318,6 +322,7 @@ impl NodeConfig {
             check(side_m / longest as f32 >= 10.0, "world.grid must leave each region 10 m of world.ground.open.side_m a side")?;
         }
         self.world.grid.validate().map_err(|reason| format!("world.grid {reason}"))?;
+        check(self.world.animals <= ANIMALS_MAX, "world.animals must be at most 10000")?;
         let nodes: BTreeSet<_> = self.members.iter().map(|m| m.node).collect();
         check(nodes.len() == self.members.len(), "members names a node twice")?;
         check(!nodes.is_empty() && nodes.len() <= 9, "members must name 1 to 9 nodes")?;
@@ -429,7 +434,7 @@ mod tests {
     #[test]
     fn relations_are_checked_and_named() {
         type Break = fn(&mut NodeConfig);
-        let cases: [(Break, &str); 12] = [
+        let cases: [(Break, &str); 13] = [
             (|c| c.world.grid = GridConfig { columns: 65, rows: 64 }, "world.grid has 4160"),
             (
                 |c| {
@@ -438,6 +443,7 @@ mod tests {
                 },
                 "10 m",
             ),
+            (|c| c.world.animals = ANIMALS_MAX + 1, "world.animals must be at most 10000"),
             (|c| c.node = 0, "node"),
             (|c| c.cluster = "a b".into(), "cluster"),
             (|c| c.roles = vec!["king".into()], "king"),

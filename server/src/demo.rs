@@ -18,7 +18,7 @@ pub fn serve(world: &WorldConfig) -> anyhow::Result<Served<Frontier>> {
         GroundConfig::Map => Parameters::map(),
         GroundConfig::Open { side_m } => Parameters::open(side_m, 0),
     };
-    let parameters = parameters.grid(world.grid.columns, world.grid.rows);
+    let parameters = parameters.grid(world.grid.columns, world.grid.rows).animals(world.animals);
     let map_json = map_json(world.ground, world.grid, game.aurora());
     Ok(Served { map_json, ..Served::new(game, parameters.encode_to_vec()) })
 }

@@ -78,6 +78,7 @@ pub(super) async fn run(args: &DormantArgs, dir: &Path, talk: bool) -> anyhow::R
         nodes: 3,
         worlds: vec!["dormant".into()],
         grid: GridConfig::default(),
+        animals: 0,
         ground: GroundConfig::Map,
         base_port: BASE_PORT,
         tls: false,

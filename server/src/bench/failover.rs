@@ -134,6 +134,7 @@ async fn measure(
         nodes: 3,
         worlds: vec![name.into()],
         grid: GridConfig::default(),
+        animals: 0,
         ground: GroundConfig::Map,
         base_port: BASE_PORT,
         tls: false,

@@ -94,6 +94,7 @@ pub(super) async fn run(args: &HandoffArgs, dir: &Path, talk: bool) -> anyhow::R
         nodes: 3,
         worlds: vec!["handoff".into()],
         grid: args.grid,
+        animals: 0,
         ground: args.open_ground_m.map_or(GroundConfig::Map, |side_m| GroundConfig::Open { side_m }),
         base_port: BASE_PORT,
         tls: false,

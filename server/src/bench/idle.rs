@@ -108,6 +108,7 @@ pub(super) fn plan_of(dir: &Path, name: &str, grid: GridConfig, base_port: u16) 
         nodes: 3,
         worlds: vec![name.into()],
         grid,
+        animals: 0,
         ground: GroundConfig::Open { side_m: REGION_M * grid.columns.max(grid.rows) as f32 },
         base_port,
         tls: false,

@@ -171,7 +171,7 @@ fn cpu(pids: &[u32]) -> anyhow::Result<(f64, f64)> {
 }
 
 /// Ticks of all regions together, by what their owners say.
-async fn ticks(cluster: &Cluster, regions: u32) -> anyhow::Result<u64> {
+pub(super) async fn ticks(cluster: &Cluster, regions: u32) -> anyhow::Result<u64> {
     let view = cluster_status(cluster.admin()).await;
     let groups = view.nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.groups);
     let ticks: BTreeMap<&str, u64> =

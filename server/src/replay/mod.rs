@@ -108,7 +108,7 @@ fn run<G: Game>(args: &ReplayArgs, serve: Serve<G>, output: &mut dyn Output) -> 
     // What a world is made from stands in its log; only the rules are asked for.
     // What its regions are made from stands in each one's genesis.
     let grid = GridConfig::default();
-    let config = WorldConfig { id: world.0, name: "replay".into(), seed: 0, ground: GroundConfig::default(), grid };
+    let config = WorldConfig { id: world.0, name: "replay".into(), seed: 0, ground: GroundConfig::default(), grid, animals: 0 };
     let game = serve(&config)?.game;
     let filter = Filter { entity: args.entity.clone(), item: args.item };
     let wanted = Wanted { from: args.from, to: args.to, summary: args.summary, filter };

@@ -51,6 +51,9 @@ pub struct ClusterFile {
     /// The regions of each.
     #[serde(default)]
     pub grid: GridConfig,
+    /// Animals of each region.
+    #[serde(default)]
+    pub animals: u32,
     /// Node k listens on this plus 100, 200 and 300, plus k.
     pub base_port: u16,
 }
@@ -68,6 +71,8 @@ pub struct ClusterPlan {
     pub ground: GroundConfig,
     /// The regions of each.
     pub grid: GridConfig,
+    /// Animals of each region.
+    pub animals: u32,
     /// Node k listens on this plus 100 (gRPC), 200 (HTTP) and 300 (WebSocket), plus k.
     pub base_port: u16,
     /// Serve players by TLS with a certificate of the development authority's making.
@@ -199,6 +204,7 @@ impl Layout {
             same(&data, "nodes", found.nodes, plan.nodes)?;
             same(&data, "ground", format!("{:?}", found.ground), format!("{:?}", plan.ground))?;
             same(&data, "grid", found.grid, plan.grid)?;
+            same(&data, "animals", found.animals, plan.animals)?;
             ClusterFile { base_port: plan.base_port, ..found }
         } else {
             if std::fs::read_dir(&data).map_err(|e| at(&data, e))?.next().is_some() {
@@ -212,6 +218,7 @@ impl Layout {
                 world: None,
                 ground: plan.ground,
                 grid: plan.grid,
+                animals: plan.animals,
                 base_port: plan.base_port,
             }
         };
@@ -283,7 +290,14 @@ fn node_config(cluster: &ClusterFile, k: u32, members: Vec<MemberConfig>, tls: b
         },
         tls: TlsConfig { authority: "../authority.pem".into(), certificate: "node.pem".into(), key: "node.key".into() },
         members,
-        world: WorldConfig { id: id.0, name: name.to_owned(), seed: 1, ground: cluster.ground, grid: cluster.grid },
+        world: WorldConfig {
+            id: id.0,
+            name: name.to_owned(),
+            seed: 1,
+            ground: cluster.ground,
+            grid: cluster.grid,
+            animals: cluster.animals,
+        },
         raft: RaftConfig::default(),
         storage: StorageConfig::default(),
         rules: RulesConfig::default(),
@@ -367,6 +381,7 @@ mod tests {
             worlds: vec!["aurora".into()],
             ground: GroundConfig::Map,
             grid: GridConfig::default(),
+            animals: 0,
             base_port: 7000,
             tls: false,
         }
@@ -438,5 +453,18 @@ mod tests {
         let other = ClusterPlan { grid: GridConfig { columns: 2, rows: 3 }, ..plan(&data) };
         let error = Layout::open(&other, &SystemEntropy).unwrap_err().to_string();
         assert!(error.contains("grid 1x1") && error.contains("asked for 2x3"), "{error}");
+        let other = ClusterPlan { animals: 40, ..plan(&data) };
+        let error = Layout::open(&other, &SystemEntropy).unwrap_err().to_string();
+        assert!(error.contains("animals 0") && error.contains("asked for 40"), "{error}");
+    }
+
+    #[test]
+    fn animals_are_written_into_every_node_and_too_many_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let animals = |data: &str, animals| ClusterPlan { animals, ..plan(&folder.path().join(data)) };
+        let layout = Layout::open(&animals("some", 40), &SystemEntropy).unwrap();
+        assert!(layout.nodes.iter().all(|(_, config)| config.world.animals == 40));
+        let error = Layout::open(&animals("many", 10_001), &SystemEntropy).unwrap_err().to_string();
+        assert!(error.contains("world.animals must be at most 10000"), "{error}");
     }
 }

@@ -46,6 +46,9 @@ pub struct UpArgs {
     /// Regions of the world: columns and rows. The demo map is repeated in each, open ground is cut.
     #[arg(long, value_name = "WxH", default_value_t)]
     pub grid: GridConfig,
+    /// Animals that graze in each region, at most 10,000.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub animals: u32,
     /// Players to walk about, over all worlds.
     #[arg(long, default_value_t = 0)]
     pub bots: usize,
@@ -74,6 +77,7 @@ impl UpArgs {
             nodes: self.nodes.unwrap_or(3 * self.worlds.len() as u32),
             worlds: self.worlds.clone(),
             grid: self.grid,
+            animals: self.animals,
             ground: self.open_ground_m.map_or(GroundConfig::Map, |side_m| GroundConfig::Open { side_m }),
             base_port: self.base_port,
             tls: self.tls,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use hdrhistogram::Histogram;
 use indicatif::ProgressBar;
+use marchland_admin::client::cluster_status;
 use marchland_edge::InterestConfig;
 use marchland_edge::client::ClientOptions;
 use marchland_types::GroupId;
@@ -22,6 +23,7 @@ use super::load::{Counts, Walker, side_m};
 use super::observer;
 use super::truth::{Shown, World};
 use crate::bench::process::{cpu_us, rss_bytes};
+use crate::bench::spread::ticks;
 use crate::bench::{pass, settled_owners};
 use crate::bots::Target;
 use crate::cluster::{Cluster, player_tls};
@@ -45,6 +47,10 @@ pub(in crate::bench) const NODES: u32 = 3;
 pub(in crate::bench) struct Scene {
     /// How many walk about.
     pub(in crate::bench) players: usize,
+    /// Animals of each region.
+    pub(in crate::bench) animals: u32,
+    /// So many are spread over the square when about 40 of them lie within 50 m of each.
+    pub(in crate::bench) square_for: usize,
     /// How long is measured.
     pub(in crate::bench) seconds: u64,
     /// How long they walk before.
@@ -62,7 +68,7 @@ pub(in crate::bench) struct Scene {
 impl Scene {
     /// Side of the square that they walk in, in metres.
     pub(in crate::bench) fn side_m(&self) -> f32 {
-        side_m(self.players)
+        side_m(self.square_for)
     }
 
     /// What it is, in a measurement's parameters.
@@ -86,6 +92,8 @@ pub(in crate::bench) struct Cpu {
     pub(in crate::bench) edges: f64,
     /// Of all other threads of processes that own a region.
     pub(in crate::bench) owner: f64,
+    /// Of all threads of those processes.
+    pub(in crate::bench) owner_node: f64,
 }
 
 impl Cpu {
@@ -94,6 +102,7 @@ impl Cpu {
         for pid in pids {
             for (thread, us) in cpu_us(*pid).with_context(|| format!("server process {pid}"))? {
                 cpu.all += us;
+                cpu.owner_node += if owners.contains(pid) { us } else { 0.0 };
                 if thread.starts_with("edge-") {
                     cpu.edges += us;
                 } else if owners.contains(pid) {
@@ -105,7 +114,12 @@ impl Cpu {
     }
 
     fn since(self, before: Self) -> Self {
-        Self { all: self.all - before.all, edges: self.edges - before.edges, owner: self.owner - before.owner }
+        Self {
+            all: self.all - before.all,
+            edges: self.edges - before.edges,
+            owner: self.owner - before.owner,
+            owner_node: self.owner_node - before.owner_node,
+        }
     }
 }
 
@@ -118,6 +132,12 @@ pub(in crate::bench) struct Measured {
     pub(in crate::bench) updates: u64,
     /// Times that a player's frames began to be another region's.
     pub(in crate::bench) crossings: u64,
+    /// Ticks of all regions.
+    pub(in crate::bench) ticks: u64,
+    /// Entities of all regions, as it ended.
+    pub(in crate::bench) entities: u64,
+    /// Resident memory of the processes that own a region, with the crowd in it.
+    pub(in crate::bench) owner_rss_bytes: u64,
     /// Of how long was measured.
     pub(in crate::bench) elapsed_s: f64,
     /// Bytes of frames for one player in one second.
@@ -165,6 +185,7 @@ pub(in crate::bench) async fn measure(scene: &Scene, dir: &Path, talk: bool) -> 
         nodes: NODES,
         worlds: vec!["crowd".into()],
         grid: scene.grid,
+        animals: scene.animals,
         ground: GroundConfig::Open { side_m: scene.side_m() },
         base_port: BASE_PORT,
         tls: scene.tls,
@@ -182,7 +203,8 @@ async fn walk(scene: &Scene, servers: &mut LocalCluster, talk: bool) -> anyhow::
     servers.until_ready().await?;
     let ready = servers.ready();
     let pids: Vec<u32> = ready.nodes.iter().map(|n| n.pid).collect();
-    let owners = settled_owners(&Cluster::of(&ready)?, scene.grid.regions() as usize).await?;
+    let (cluster, regions) = (Cluster::of(&ready)?, scene.grid.regions());
+    let owners = settled_owners(&cluster, regions as usize).await?;
     let owner_nodes: BTreeSet<u32> = owners.values().copied().collect();
     let owner_pids = ready.nodes.iter().filter(|n| owner_nodes.contains(&n.id)).map(|n| n.pid).collect();
     let world = Arc::new(Mutex::new(World::default()));
@@ -204,6 +226,7 @@ async fn walk(scene: &Scene, servers: &mut LocalCluster, talk: bool) -> anyhow::
 
     let bar = if talk { ProgressBar::new(scene.warm_up + scene.seconds) } else { ProgressBar::hidden() };
     pass(&bar, scene.warm_up).await;
+    let ticks_before = ticks(&cluster, regions).await?;
     let before = Cpu::read(&pids, &owner_pids)?;
     let began = Instant::now();
     counts.measuring.store(true, Ordering::Relaxed);
@@ -211,7 +234,10 @@ async fn walk(scene: &Scene, servers: &mut LocalCluster, talk: bool) -> anyhow::
     counts.measuring.store(false, Ordering::Relaxed);
     let elapsed_s = began.elapsed().as_secs_f64();
     let cpu = Cpu::read(&pids, &owner_pids)?.since(before);
+    let ticks = ticks(&cluster, regions).await?.saturating_sub(ticks_before);
+    let entities = entities(&cluster).await;
     let rss_after = rss(&pids)?;
+    let owner_rss_bytes = rss(&owner_pids.iter().copied().collect::<Vec<u32>>())?;
     bar.finish_and_clear();
     still_there(&mut observers).await?;
     let disconnects = counts.ended.load(Ordering::Relaxed);
@@ -232,6 +258,9 @@ async fn walk(scene: &Scene, servers: &mut LocalCluster, talk: bool) -> anyhow::
         cpu,
         updates: right,
         crossings: counts.crossings.load(Ordering::Relaxed),
+        ticks,
+        entities,
+        owner_rss_bytes,
         elapsed_s,
         bytes_per_player_s: counts.frame_bytes.load(Ordering::Relaxed) as f64 / elapsed_s / scene.players as f64,
         players: scene.players,
@@ -243,6 +272,13 @@ async fn walk(scene: &Scene, servers: &mut LocalCluster, talk: bool) -> anyhow::
         visible: counts.visible.load(Ordering::Relaxed) as f64 / frames.max(1) as f64,
         disconnects,
     })
+}
+
+/// Entities of all regions, by what their owners say.
+async fn entities(cluster: &Cluster) -> u64 {
+    let view = cluster_status(cluster.admin()).await;
+    let groups = view.nodes.iter().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.groups);
+    groups.filter(|group| group.is_region() && group.owner).map(|group| u64::from(group.entities)).sum()
 }
 
 /// Follows a region. Ends with an error when it missed anything.

@@ -50,6 +50,8 @@ impl CrowdArgs {
         ensure!((1..=86_400).contains(&self.seconds), "--seconds must be between 1 and 86400");
         Ok(Scene {
             players: self.players,
+            animals: 0,
+            square_for: self.players,
             seconds: self.seconds,
             warm_up: self.warm_up,
             tls: self.tls,
