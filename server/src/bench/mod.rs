@@ -11,6 +11,7 @@ mod failover;
 mod handoff;
 mod idle;
 mod log;
+mod npc;
 mod process;
 mod spread;
 mod watchers;
@@ -69,6 +70,8 @@ enum What {
     Idle(idle::IdleArgs),
     /// What a tick of a region costs in which a few players are, one of very many, beside one of a few.
     Spread(spread::SpreadArgs),
+    /// What thousands of animals cost that move by themselves, beside the same players on the same ground without any.
+    Npc(npc::NpcArgs),
     /// The bare WebSocket server of `crowd`.
     #[command(hide = true)]
     Bare(bare::BareArgs),
@@ -159,6 +162,10 @@ pub async fn run(args: BenchArgs) -> anyhow::Result<ExitCode> {
         What::Spread(spread) => {
             let scratch = Scratch::new(args.dir.as_ref(), "spread")?;
             spread::run(spread, &scratch.0, !args.json).await?
+        }
+        What::Npc(npc) => {
+            let scratch = Scratch::new(args.dir.as_ref(), "npc")?;
+            npc::run(npc, &scratch.0, !args.json).await?
         }
     };
     match args.json {
