@@ -212,7 +212,17 @@ fn node(arguments: &[&str], input: &str) -> Option<String> {
 
 #[test]
 fn the_tests_of_the_page_pass() {
-    node(&["--test", "test/codec.test.mjs", "test/draw.test.mjs", "test/prediction.test.mjs", "test/session.test.mjs", "test/world.test.mjs"], "");
+    node(
+        &[
+            "--test",
+            "test/codec.test.mjs",
+            "test/draw.test.mjs",
+            "test/prediction.test.mjs",
+            "test/session.test.mjs",
+            "test/world.test.mjs",
+        ],
+        "",
+    );
 }
 
 #[test]
