@@ -4,12 +4,15 @@
 //! batch is atomic and survives whole or not at all; after a crash the store is some whole-batch prefix at or after the
 //! last persist. The applied raft index travels in the batch that it belongs to.
 
+mod disk_store;
 mod durable;
 mod engine;
 mod layout;
+mod map;
 mod open;
+mod redb_map;
 mod sim;
-mod sled_store;
+mod sled_map;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -17,13 +20,13 @@ use std::pin::Pin;
 use bytes::Bytes;
 use marchland_types::GroupId;
 
-pub use open::KeyedOptions;
+pub use disk_store::{DiskKeyed, DiskKeyedNode, KeyedThreads, Opened};
+pub use open::{KeyedEngine, KeyedOptions};
 pub use sim::{Pause, SimKeyed, SimKeyedNode};
-pub use sled_store::{KeyedThreads, Opened, SledKeyed, SledNode};
 
 /// Longest key.
 pub const KEY_MAX_BYTES: usize = 1024;
-/// Largest value. It is stored in pieces; one as large as a log entry is the most that a state machine may ask for.
+/// Largest value. sled gets it in pieces; one as large as a log entry is the most that a state machine may ask for.
 pub const VALUE_MAX_BYTES: usize = marchland_types::limits::LOG_ENTRY_MAX_BYTES;
 
 /// Changes that take effect together.

@@ -5,7 +5,9 @@ use std::sync::mpsc;
 
 use marchland_storage::conformance::{KeyedUnderTest, LogUnderTest, check_disk, check_keyed, check_raft_log};
 use marchland_storage::disk::{Disk, RealDisk, SimDisk};
-use marchland_storage::keyed::{KeyedNode, KeyedOptions, KeyedThreads, SimKeyed, SimKeyedNode, SledKeyed, SledNode};
+use marchland_storage::keyed::{
+    DiskKeyed, DiskKeyedNode, KeyedEngine, KeyedNode, KeyedOptions, KeyedThreads, SimKeyed, SimKeyedNode,
+};
 use marchland_storage::log::{LogOptions, LogThread, LogWriter, SharedLog, Turn};
 use marchland_storage::raft_log::{LogOp, RaftLog};
 use marchland_types::GroupId;
@@ -119,23 +121,25 @@ fn the_log_conforms_on_its_own_thread() {
     check_raft_log(under_test);
 }
 
-struct OnSled {
+struct OnDisk {
     dir: PathBuf,
-    open: Option<(SledNode, KeyedThreads)>,
+    engine: KeyedEngine,
+    open: Option<(DiskKeyedNode, KeyedThreads)>,
 }
 
-impl OnSled {
+impl OnDisk {
     fn open(&mut self) {
-        let opened = SledNode::open(&self.dir, KeyedOptions { cache_bytes: 1 << 20 }).expect("opens");
+        let options = KeyedOptions { cache_bytes: 1 << 20, engine: self.engine };
+        let opened = DiskKeyedNode::open(&self.dir, options).expect("opens");
         assert_eq!(opened.set_aside, None);
         self.open = Some((opened.node, opened.threads));
     }
 }
 
-impl KeyedUnderTest for OnSled {
-    type Store = SledKeyed;
+impl KeyedUnderTest for OnDisk {
+    type Store = DiskKeyed;
 
-    fn namespace(&self, number: u64) -> SledKeyed {
+    fn namespace(&self, number: u64) -> DiskKeyed {
         self.open.as_ref().unwrap().0.namespace(GroupId(number))
     }
 
@@ -176,11 +180,13 @@ fn block_on(future: impl Future<Output = ()>) {
 }
 
 #[test]
-fn the_keyed_store_conforms_on_sled() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut under_test = OnSled { dir: dir.path().join("keyed"), open: None };
-    under_test.open();
-    block_on(check_keyed(under_test));
+fn the_keyed_store_conforms_on_every_engine() {
+    for engine in KeyedEngine::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let mut under_test = OnDisk { dir: dir.path().join("keyed"), engine, open: None };
+        under_test.open();
+        block_on(check_keyed(under_test));
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use marchland_storage::disk::{Disk, DiskFile, RealDisk, SimDisk};
-use marchland_storage::keyed::{Batch, KeyedNode, KeyedOptions, KeyedStore, SimKeyed, SimKeyedNode, SledNode};
+use marchland_storage::keyed::{Batch, DiskKeyedNode, KeyedEngine, KeyedNode, KeyedOptions, KeyedStore, SimKeyed, SimKeyedNode};
 use marchland_types::GroupId;
 use proptest::prelude::*;
 
@@ -111,33 +111,37 @@ proptest! {
     }
 }
 
-fn options() -> KeyedOptions {
-    KeyedOptions { cache_bytes: 1 << 20 }
+fn options(engine: KeyedEngine) -> KeyedOptions {
+    KeyedOptions { cache_bytes: 1 << 20, engine }
+}
+
+const GROUP: GroupId = GroupId(3);
+
+/// Opens the store, changes two hundred keys, and closes it. Where an unusable store was put.
+fn fill(keyed: &Path, engine: KeyedEngine) -> Option<std::path::PathBuf> {
+    let opened = DiskKeyedNode::open(keyed, options(engine)).unwrap();
+    let store = opened.node.namespace(GROUP);
+    block_on(async {
+        for key in 0..200u8 {
+            store.apply(Batch { writes: vec![(Bytes::from(vec![key]), Some(Bytes::from(vec![key; 2000])))] }).await.unwrap();
+        }
+        store.persist().await.unwrap();
+        assert_eq!(opened.node.groups().await.unwrap(), vec![GROUP]);
+    });
+    drop((opened.node, store));
+    opened.threads.join();
+    opened.set_aside
 }
 
 #[test]
-fn an_unusable_store_is_set_aside_and_reported_and_half_written_snapshots_are_removed() {
+fn an_unusable_store_of_sled_is_set_aside_and_reported_and_half_written_snapshots_are_removed() {
     let dir = tempfile::tempdir().unwrap();
     let keyed = dir.path().join("keyed");
-    let group = GroupId(3);
-    let fill = |expected: Option<&Path>| {
-        let opened = SledNode::open(&keyed, options()).unwrap();
-        assert_eq!(opened.set_aside.as_deref(), expected);
-        let store = opened.node.namespace(group);
-        block_on(async {
-            for key in 0..200u8 {
-                store.apply(Batch { writes: vec![(Bytes::from(vec![key]), Some(Bytes::from(vec![key; 2000])))] }).await.unwrap();
-            }
-            store.persist().await.unwrap();
-            assert_eq!(opened.node.groups().await.unwrap(), vec![group]);
-        });
-        drop((opened.node, store));
-        opened.threads.join();
-    };
-    fill(None);
+    let fill = || fill(&keyed, KeyedEngine::Sled);
+    assert_eq!(fill(), None);
     RealDisk.create(&keyed.join("snap.0000000000000001.generating")).unwrap().write_all_at(b"half", 0).unwrap();
-    fill(None);
-    // Damage every snapshot and the middle of the data.
+    assert_eq!(fill(), None);
+    // Damage every snapshot.
     for path in RealDisk.list(&keyed).unwrap() {
         if path.file_name().unwrap().to_string_lossy().starts_with("snap.") {
             let mut file = RealDisk.open(&path).unwrap();
@@ -145,26 +149,144 @@ fn an_unusable_store_is_set_aside_and_reported_and_half_written_snapshots_are_re
         }
     }
     let aside = dir.path().join("keyed.unusable-1");
-    fill(Some(&aside));
+    assert_eq!(fill().as_ref(), Some(&aside));
     assert!(RealDisk.exists(&aside.join("db")).unwrap(), "nothing is deleted");
     // A store that was found to be damaged while it was used goes at the next start, too.
     RealDisk.create(&dir.path().join("keyed.damaged")).unwrap();
-    fill(Some(&dir.path().join("keyed.unusable-2")));
-    fill(None);
+    assert_eq!(fill(), Some(dir.path().join("keyed.unusable-2")));
+    assert_eq!(fill(), None);
+}
+
+#[test]
+fn an_unusable_store_of_redb_is_set_aside_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyed = dir.path().join("keyed");
+    let fill = || fill(&keyed, KeyedEngine::Redb);
+    assert_eq!(fill(), None);
+    // The beginning, by which redb knows its files.
+    RealDisk.open(&keyed.join("redb")).unwrap().write_all_at(&[0x5a; 64], 0).unwrap();
+    let aside = dir.path().join("keyed.unusable-1");
+    assert_eq!(fill().as_ref(), Some(&aside));
+    assert!(RealDisk.exists(&aside.join("redb")).unwrap(), "nothing is deleted");
+    // An end that is not there.
+    let mut file = RealDisk.open(&keyed.join("redb")).unwrap();
+    let length = file.len().unwrap();
+    file.set_len(length / 2).unwrap();
+    assert_eq!(fill(), Some(dir.path().join("keyed.unusable-2")));
+    assert_eq!(fill(), None);
+    // A store that was found to be damaged while it was used goes at the next start, too.
+    RealDisk.create(&dir.path().join("keyed.damaged")).unwrap();
+    assert_eq!(fill(), Some(dir.path().join("keyed.unusable-3")));
+    // One whose engine panicked is verified, and stays if it is whole.
+    RealDisk.create(&dir.path().join("keyed.suspect")).unwrap();
+    assert_eq!(fill(), None);
+    assert!(!RealDisk.exists(&dir.path().join("keyed.suspect")).unwrap());
+    // And goes if it is not.
+    rot(&keyed.join("redb"), |at| at % 2 == 0);
+    RealDisk.create(&dir.path().join("keyed.suspect")).unwrap();
+    assert_eq!(fill(), Some(dir.path().join("keyed.unusable-4")));
+}
+
+/// Changes a byte of those values of [`fill`] in a file of redb that `which` chooses, in the order of the file.
+fn rot(path: &Path, which: impl Fn(usize) -> bool) {
+    let mut file = RealDisk.open(path).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    let (mut at, mut count) = (0, 0);
+    while at + 1000 < bytes.len() {
+        let run = bytes[at..at + 1000].iter().all(|byte| *byte == bytes[at]) && bytes[at] != 0;
+        if run && which(count) {
+            file.write_all_at(&[!bytes[at]], at as u64 + 500).unwrap();
+        }
+        count += usize::from(run);
+        at += if run { 1000 } else { 1 };
+    }
+    assert!(count > 100, "{count} values found");
+}
+
+#[test]
+fn rot_in_a_value_of_redb_is_found_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyed = dir.path().join("keyed");
+    assert_eq!(fill(&keyed, KeyedEngine::Redb), None);
+    rot(&keyed.join("redb"), |_| true);
+    let opened = DiskKeyedNode::open(&keyed, options(KeyedEngine::Redb)).unwrap();
+    let store = opened.node.namespace(GROUP);
+    let error = block_on(store.get(&[7])).unwrap_err().to_string();
+    assert_eq!(error, "keyed store failed: damaged: the checksum of a value is wrong");
+    drop((opened.node, store));
+    opened.threads.join();
+    assert_eq!(fill(&keyed, KeyedEngine::Redb), Some(dir.path().join("keyed.unusable-1")));
+}
+
+#[test]
+fn a_store_keeps_the_engine_that_made_it() {
+    for (made, asked) in [(KeyedEngine::Redb, KeyedEngine::Sled), (KeyedEngine::Sled, KeyedEngine::Redb)] {
+        let dir = tempfile::tempdir().unwrap();
+        let keyed = dir.path().join("keyed");
+        assert_eq!(fill(&keyed, made), None);
+        let files = || {
+            let mut names: Vec<_> = RealDisk.list(&keyed).unwrap();
+            names.retain(|path| !path.file_name().unwrap().to_string_lossy().starts_with("snap."));
+            names
+        };
+        let before = files();
+        let opened = DiskKeyedNode::open(&keyed, options(asked)).unwrap();
+        assert_eq!(opened.set_aside, None);
+        let found = block_on(opened.node.namespace(GROUP).get(&[7])).unwrap();
+        assert_eq!(found, Some(Bytes::from(vec![7; 2000])));
+        drop(opened.node);
+        opened.threads.join();
+        assert_eq!(files(), before, "nothing of the other engine");
+    }
+}
+
+#[test]
+fn a_folder_of_two_engines_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyed = dir.path().join("keyed");
+    assert_eq!(fill(&keyed, KeyedEngine::Redb), None);
+    RealDisk.create(&keyed.join("conf")).unwrap();
+    let error = DiskKeyedNode::open(&keyed, options(KeyedEngine::Redb)).err().unwrap().to_string();
+    assert!(error.ends_with("holds a store of redb and one of sled, expected one of them"), "{error}");
 }
 
 #[test]
 fn a_group_is_removed_with_everything() {
-    let dir = tempfile::tempdir().unwrap();
-    let opened = SledNode::open(&dir.path().join("keyed"), options()).unwrap();
-    block_on(async {
-        let store = opened.node.namespace(GroupId(3));
-        store.apply(Batch { writes: vec![(Bytes::from_static(b"k"), Some(Bytes::from(vec![1; 50_000])))] }).await.unwrap();
-        opened.node.remove(GroupId(3)).await.unwrap();
-        assert_eq!(store.get(b"k").await.unwrap(), None);
-        assert_eq!(opened.node.groups().await.unwrap(), vec![]);
-    });
-    drop(opened.node);
-    opened.threads.join();
-    assert_eq!(RealDisk.list(&dir.path().join("keyed").join("blobs")).unwrap(), Vec::<std::path::PathBuf>::new());
+    for engine in KeyedEngine::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let opened = DiskKeyedNode::open(&dir.path().join("keyed"), options(engine)).unwrap();
+        block_on(async {
+            let store = opened.node.namespace(GROUP);
+            store.apply(Batch { writes: vec![(Bytes::from_static(b"k"), Some(Bytes::from(vec![1; 50_000])))] }).await.unwrap();
+            opened.node.remove(GROUP).await.unwrap();
+            assert_eq!(store.get(b"k").await.unwrap(), None);
+            assert_eq!(opened.node.groups().await.unwrap(), vec![]);
+        });
+        drop(opened.node);
+        opened.threads.join();
+        if engine == KeyedEngine::Sled {
+            assert_eq!(RealDisk.list(&dir.path().join("keyed").join("blobs")).unwrap(), Vec::<std::path::PathBuf>::new());
+        }
+    }
+}
+
+#[test]
+fn what_was_not_persisted_is_kept_when_the_store_is_closed_in_peace() {
+    for engine in KeyedEngine::ALL {
+        let dir = tempfile::tempdir().unwrap();
+        let keyed = dir.path().join("keyed");
+        for life in 0..3u8 {
+            let opened = DiskKeyedNode::open(&keyed, options(engine)).unwrap();
+            let store = opened.node.namespace(GROUP);
+            let count = block_on(async {
+                let count = store.range(b"", b"", usize::MAX).await.unwrap().len();
+                store.apply(Batch { writes: vec![(Bytes::from(vec![life]), Some(Bytes::new()))] }).await.unwrap();
+                count
+            });
+            assert_eq!(count, usize::from(life), "{engine}");
+            drop((opened.node, store));
+            opened.threads.join();
+        }
+    }
 }

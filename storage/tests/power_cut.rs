@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use marchland_storage::keyed::KeyedEngine;
 use worker::{Acknowledged, Worker, run_if_asked, verify};
 
 /// `EXT4_IOC_SHUTDOWN`.
@@ -105,19 +106,25 @@ fn nothing_acknowledged_is_lost_by_a_power_cut() {
         let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("power cuts: skipped: {reason}\n").as_bytes());
         return;
     }
+    for engine in KeyedEngine::ALL {
+        cut(engine);
+    }
+}
+
+fn cut(engine: KeyedEngine) {
     let dir = tempfile::tempdir().unwrap();
     let mounted = Mounted::new(dir.path()).expect("a loop device with ext4");
     let folder = mounted.at.join("node");
     let mut acknowledged = Acknowledged::default();
     for cut in 0..CUTS {
-        let mut worker = Worker::start(&folder, &acknowledged);
+        let mut worker = Worker::start(&folder, engine, &acknowledged);
         worker.wait(Duration::from_micros(100_000 + cut * 7_919 % 400_000));
         acknowledged = worker.heard();
         mounted.cut().expect("shutdown");
         worker.kill();
         mounted.unmount().expect("unmount");
         mounted.mount().expect("mount again");
-        verify(&folder, &acknowledged);
+        verify(&folder, engine, &acknowledged);
     }
-    println!("{CUTS} power cuts, {} acknowledgements", acknowledged.lines);
+    println!("{engine}: {CUTS} power cuts, {} acknowledgements", acknowledged.lines);
 }

@@ -1,4 +1,4 @@
-//! [`Engine`]: what the keyed store does, synchronously, over sled.
+//! [`Engine`]: what the keyed store does, synchronously, over the map of any engine.
 //!
 //! Exact snapshots: while one is read, every write first keeps what it replaces (the before-image), if the snapshot has not passed
 //! that key yet. The snapshot then reads the present and prefers the before-images.
@@ -10,15 +10,16 @@ use bytes::Bytes;
 use marchland_types::{GroupId, point};
 
 use super::layout::{
-    FORMAT_KEY, FORMAT_VERSION, GENERATION_PREFIX, OPENED_KEY, Space, Stored, after_prefix, decode_value, encode_value,
-    generation_key, kinds, parse_generation_key,
+    FORMAT_KEY, FORMAT_VERSION, GENERATION_PREFIX, Space, Stored, after_prefix, decode_value, encode_value, generation_key,
+    kinds, parse_generation_key, value_bytes_max,
 };
+use super::map::{Changes, Map, damaged};
 use super::{Batch, KeyedError, Pairs};
 
 /// Before-images that one snapshot may keep. A snapshot that is read so slowly is given up, not the writes.
 const BEFORE_IMAGES_MAX_BYTES: usize = 64 * 1024 * 1024;
-/// Keys removed in one batch when a generation is cleared.
-const CLEAR_KEYS: usize = 512;
+/// Pairs that a snapshot reads at a time.
+const SNAPSHOT_PAIRS: usize = 256;
 
 /// A snapshot that is being read.
 struct Snapshot {
@@ -34,34 +35,16 @@ struct Snapshot {
 
 /// The keyed store.
 pub(super) struct Engine {
-    tree: sled::Tree,
+    map: Box<dyn Map>,
     generations: BTreeMap<GroupId, u64>,
     snapshots: BTreeMap<GroupId, Snapshot>,
 }
 
-/// An error of sled, and whether it means that the store's content is damaged.
-pub(super) fn is_corruption(error: &sled::Error) -> bool {
-    matches!(error, sled::Error::Corruption { .. })
-}
-
-impl From<sled::Error> for KeyedError {
-    fn from(error: sled::Error) -> Self {
-        let kind = if is_corruption(&error) { "damaged: " } else { "" };
-        Self::Fault(format!("{kind}{error}"))
-    }
-}
-
-fn damaged(what: &str) -> KeyedError {
-    KeyedError::Fault(format!("damaged: {what}"))
-}
-
 impl Engine {
     /// Reads the generations and removes what unfinished installs left.
-    pub fn new(tree: sled::Tree) -> Result<Self, KeyedError> {
-        match tree.get(FORMAT_KEY)? {
-            None => {
-                tree.insert(FORMAT_KEY, &FORMAT_VERSION.to_be_bytes())?;
-            }
+    pub fn new(mut map: Box<dyn Map>) -> Result<Self, KeyedError> {
+        match map.get(&FORMAT_KEY)? {
+            None => map.write(vec![(FORMAT_KEY.to_vec(), Some(FORMAT_VERSION.to_be_bytes().to_vec()))])?,
             Some(found) => {
                 let found = found.as_ref().try_into().map(u32::from_be_bytes).map_err(|_| damaged("format"))?;
                 if found > FORMAT_VERSION {
@@ -71,36 +54,54 @@ impl Engine {
             }
         }
         let mut generations = BTreeMap::new();
-        for pair in tree.scan_prefix(GENERATION_PREFIX) {
-            let (key, value) = pair?;
-            let group = parse_generation_key(&key).ok_or_else(|| damaged("generation key"))?;
-            let generation = value.as_ref().try_into().map(u64::from_be_bytes).map_err(|_| damaged("generation"))?;
-            generations.insert(group, generation);
+        let mut bad = None;
+        map.scan(&GENERATION_PREFIX, after_prefix(&GENERATION_PREFIX).as_deref(), &mut |key, value| {
+            let generation = value.try_into().map(u64::from_be_bytes).ok();
+            match parse_generation_key(key).zip(generation) {
+                Some((group, generation)) => drop(generations.insert(group, generation)),
+                None => bad = Some(damaged("generation")),
+            }
+            bad.is_none()
+        })?;
+        if let Some(bad) = bad {
+            return Err(bad);
         }
-        let engine = Self { tree, generations, snapshots: BTreeMap::new() };
+        let mut engine = Self { map, generations, snapshots: BTreeMap::new() };
         engine.clear_other_generations()?;
         Ok(engine)
     }
 
-    /// Writes something, so that the opening can see whether it reaches the disk.
-    pub fn count_opening(&self) -> Result<(), KeyedError> {
-        let opened = self.tree.get(OPENED_KEY)?.and_then(|count| count.as_ref().try_into().map(u64::from_be_bytes).ok());
-        self.tree.insert(OPENED_KEY, &opened.unwrap_or(0).wrapping_add(1).to_be_bytes())?;
-        Ok(())
+    /// Makes everything so far durable, after the engine's [`Durable`](super::map::Durable) has done its part.
+    pub fn commit(&mut self) -> Result<(), KeyedError> {
+        self.map.commit()
     }
 
-    fn clear_other_generations(&self) -> Result<(), KeyedError> {
-        for (first, end) in kinds() {
-            let mut from = vec![first];
-            while let Some(pair) = self.tree.range(from..vec![end]).next() {
-                let space = Space::of(&pair?.0).ok_or_else(|| damaged("key"))?;
+    /// The spaces that hold pairs (of the first of [`kinds`]) or pieces.
+    fn spaces(&mut self, (first, end): (u8, u8)) -> Result<Vec<Space>, KeyedError> {
+        let mut spaces = Vec::new();
+        let mut from = vec![first];
+        loop {
+            let mut found = None;
+            self.map.scan(&from, Some(&[end]), &mut |key, _| {
+                found = Some(Space::of(key));
+                false
+            })?;
+            let Some(space) = found else { return Ok(spaces) };
+            let space = space.ok_or_else(|| damaged("key"))?;
+            spaces.push(space);
+            let prefix = if first == kinds()[0].0 { space.pair_prefix() } else { space.piece_prefix() };
+            match after_prefix(&prefix) {
+                Some(next) => from = next,
+                None => return Ok(spaces),
+            }
+        }
+    }
+
+    fn clear_other_generations(&mut self) -> Result<(), KeyedError> {
+        for kind in kinds() {
+            for space in self.spaces(kind)? {
                 if space != self.space(space.group) {
                     self.clear(space)?;
-                }
-                let prefix = if first == kinds()[0].0 { space.pair_prefix() } else { space.piece_prefix() };
-                match after_prefix(&prefix) {
-                    Some(next) => from = next,
-                    None => break,
                 }
             }
         }
@@ -112,40 +113,28 @@ impl Engine {
     }
 
     /// Groups that hold anything.
-    pub fn groups(&self) -> Result<Vec<GroupId>, KeyedError> {
-        let (first, end) = kinds()[0];
-        let mut groups = Vec::new();
-        let mut from = vec![first];
-        while let Some(pair) = self.tree.range(from..vec![end]).next() {
-            let space = Space::of(&pair?.0).ok_or_else(|| damaged("key"))?;
-            if self.space(space.group) == space {
-                groups.push(space.group);
-            }
-            match after_prefix(&space.pair_prefix()) {
-                Some(next) => from = next,
-                None => break,
-            }
-        }
-        Ok(groups)
+    pub fn groups(&mut self) -> Result<Vec<GroupId>, KeyedError> {
+        let spaces = self.spaces(kinds()[0])?;
+        Ok(spaces.into_iter().filter(|space| self.space(space.group) == *space).map(|space| space.group).collect())
     }
 
-    pub fn get(&self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, KeyedError> {
+    pub fn get(&mut self, group: GroupId, key: &[u8]) -> Result<Option<Bytes>, KeyedError> {
         self.get_in(self.space(group), key)
     }
 
-    fn get_in(&self, space: Space, key: &[u8]) -> Result<Option<Bytes>, KeyedError> {
-        let stored = self.tree.get(space.pair(key))?;
+    fn get_in(&mut self, space: Space, key: &[u8]) -> Result<Option<Bytes>, KeyedError> {
+        let stored = self.map.get(&space.pair(key))?;
         stored.map(|stored| self.join(space, key, &stored)).transpose()
     }
 
     /// The value that a stored one stands for.
-    fn join(&self, space: Space, key: &[u8], stored: &[u8]) -> Result<Bytes, KeyedError> {
+    fn join(&mut self, space: Space, key: &[u8], stored: &[u8]) -> Result<Bytes, KeyedError> {
         match decode_value(stored).ok_or_else(|| damaged("value"))? {
             Stored::Inline(value) => Ok(value),
             Stored::Pieces(count) => {
                 let mut value = Vec::new();
                 for piece in 0..count {
-                    let bytes = self.tree.get(space.piece(key, piece))?;
+                    let bytes = self.map.get(&space.piece(key, piece))?;
                     value.extend_from_slice(&bytes.ok_or_else(|| damaged("a piece of a value is absent"))?);
                 }
                 Ok(value.into())
@@ -153,26 +142,31 @@ impl Engine {
         }
     }
 
-    pub fn range(&self, group: GroupId, from: &[u8], to: &[u8], limit: usize) -> Result<Pairs, KeyedError> {
+    pub fn range(&mut self, group: GroupId, from: &[u8], to: &[u8], limit: usize) -> Result<Pairs, KeyedError> {
         let space = self.space(group);
         let end = if to.is_empty() { after_prefix(&space.pair_prefix()) } else { Some(space.pair(to)) };
         let start = space.pair(from);
-        let mut pairs = Vec::new();
-        let prefix_bytes = space.pair_prefix().len();
-        if end.as_ref().is_some_and(|end| *end <= start) {
-            return Ok(pairs);
-        }
-        let range = match end {
-            Some(end) => self.tree.range(start..end),
-            None => self.tree.range(start..),
-        };
-        for pair in range.take(limit) {
-            let (key, stored) = pair?;
-            let key = Bytes::copy_from_slice(&key[prefix_bytes..]);
-            let value = self.join(space, &key, &stored)?;
-            pairs.push((key, value));
-        }
-        Ok(pairs)
+        self.pairs(space, &start, end.as_deref(), &mut |_, count| count < limit)
+    }
+
+    /// Pairs in `start..end` of a space, as long as `wants` says so: it gets the size of the pair, and the number of pairs before.
+    fn pairs(
+        &mut self,
+        space: Space,
+        start: &[u8],
+        end: Option<&[u8]>,
+        wants: &mut dyn FnMut(usize, usize) -> bool,
+    ) -> Result<Pairs, KeyedError> {
+        let (prefix_bytes, piece_bytes) = (space.pair_prefix().len(), self.map.piece_bytes());
+        let mut found = Vec::new();
+        self.map.scan(start, end, &mut |key, stored| {
+            let goes_on = wants(key.len() - prefix_bytes + value_bytes_max(stored, piece_bytes), found.len());
+            if goes_on {
+                found.push((Bytes::copy_from_slice(&key[prefix_bytes..]), Bytes::copy_from_slice(stored)));
+            }
+            goes_on
+        })?;
+        found.into_iter().map(|(key, stored)| self.join(space, &key, &stored).map(|value| (key, value))).collect()
     }
 
     pub fn apply(&mut self, group: GroupId, batch: &Batch) -> Result<(), KeyedError> {
@@ -192,7 +186,7 @@ impl Engine {
         Ok(())
     }
 
-    fn keep_before(&self, snapshot: &mut Snapshot, key: &Bytes) -> Result<(), KeyedError> {
+    fn keep_before(&mut self, snapshot: &mut Snapshot, key: &Bytes) -> Result<(), KeyedError> {
         let is_read = snapshot.read_up_to.as_ref().is_some_and(|read| key <= read);
         if is_read || snapshot.lost.is_some() || snapshot.before.contains_key(key) {
             return Ok(());
@@ -208,14 +202,14 @@ impl Engine {
     }
 
     /// Writes pairs to a space in one atomic step, removing the pieces of what they replace.
-    fn write(&self, space: Space, batch: &Batch) -> Result<(), KeyedError> {
-        let mut out = sled::Batch::default();
+    fn write(&mut self, space: Space, batch: &Batch) -> Result<(), KeyedError> {
+        let mut out = Changes::new();
         // Pieces that this very batch has written before, by key.
         let mut written: BTreeMap<&Bytes, u32> = BTreeMap::new();
         for (key, value) in &batch.writes {
             let old_pieces = match written.get(key) {
                 Some(pieces) => *pieces,
-                None => match self.tree.get(space.pair(key))?.map(|stored| decode_value(&stored)) {
+                None => match self.map.get(&space.pair(key))?.map(|stored| decode_value(&stored)) {
                     None | Some(Some(Stored::Inline(_))) => 0,
                     Some(Some(Stored::Pieces(pieces))) => pieces,
                     Some(None) => return Err(damaged("value")),
@@ -223,23 +217,22 @@ impl Engine {
             };
             let mut new_pieces = 0;
             match value {
-                None => out.remove(space.pair(key)),
+                None => out.push((space.pair(key), None)),
                 Some(value) => {
-                    let (stored, pieces) = encode_value(value);
-                    out.insert(space.pair(key), stored);
+                    let (stored, pieces) = encode_value(value, self.map.piece_bytes());
+                    out.push((space.pair(key), Some(stored)));
                     for piece in pieces {
-                        out.insert(space.piece(key, new_pieces), piece);
+                        out.push((space.piece(key, new_pieces), Some(piece.to_vec())));
                         new_pieces += 1;
                     }
                 }
             }
             for piece in new_pieces..old_pieces {
-                out.remove(space.piece(key, piece));
+                out.push((space.piece(key, piece), None));
             }
             written.insert(key, new_pieces);
         }
-        self.tree.apply_batch(out)?;
-        Ok(())
+        self.map.write(out)
     }
 
     /// Begins a snapshot; it lives as long as the returned token.
@@ -274,38 +267,48 @@ impl Engine {
         pairs
     }
 
-    fn read_snapshot(&self, snapshot: &mut Snapshot, max_bytes: usize) -> Result<Pairs, KeyedError> {
+    fn read_snapshot(&mut self, snapshot: &mut Snapshot, max_bytes: usize) -> Result<Pairs, KeyedError> {
         let space = snapshot.space;
-        let prefix_bytes = space.pair_prefix().len();
+        let end = after_prefix(&space.pair_prefix());
         let mut pairs = Vec::new();
         let mut bytes = 0;
-        // Strictly after what was read: the smallest key that is larger.
-        let start =
-            snapshot.read_up_to.as_ref().map_or_else(|| space.pair_prefix(), |read| [&space.pair(read)[..], &[0]].concat());
-        let end = after_prefix(&space.pair_prefix()).unwrap_or_else(|| vec![u8::MAX; 18]);
-        let mut present = self.tree.range(start..end);
-        let mut next_present = present.next().transpose()?;
-        while bytes < max_bytes.max(1) {
-            let present_key = next_present.as_ref().map(|(key, _)| Bytes::copy_from_slice(&key[prefix_bytes..]));
-            let before_key = snapshot.before.first_key_value().map(|(key, _)| key.clone());
-            let Some(key) = present_key.iter().chain(before_key.iter()).min().cloned() else { break };
-            let value = match snapshot.before.remove(&key) {
-                Some(before) => before,
-                None => {
-                    let (_, stored) = next_present.as_ref().ok_or_else(|| damaged("snapshot"))?;
-                    Some(self.join(space, &key, stored)?)
+        loop {
+            // Strictly after what was read: the smallest key that is larger.
+            let start =
+                snapshot.read_up_to.as_ref().map_or_else(|| space.pair_prefix(), |read| [&space.pair(read)[..], &[0]].concat());
+            // What is there now, and whether that is all.
+            let (mut read_bytes, mut is_all) = (0, true);
+            let present = self.pairs(space, &start, end.as_deref(), &mut |pair_bytes, count| {
+                is_all = count == 0 || (read_bytes < max_bytes && count < SNAPSHOT_PAIRS);
+                read_bytes += pair_bytes;
+                is_all
+            })?;
+            let last = present.last().map(|(key, _)| key.clone());
+            let mut present = present.into_iter().peekable();
+            while bytes < max_bytes.max(1) {
+                let present_key = present.peek().map(|(key, _)| key);
+                let before_key = snapshot.before.first_key_value().map(|(key, _)| key);
+                let Some(key) = present_key.into_iter().chain(before_key).min().cloned() else { break };
+                // Beyond what was looked at there may be pairs that come first.
+                if !is_all && last.as_ref().is_some_and(|last| key > *last) {
+                    break;
                 }
-            };
-            if present_key.as_ref() == Some(&key) {
-                next_present = present.next().transpose()?;
+                let now = present.next_if(|(present, _)| *present == key).map(|(_, value)| value);
+                let value = match snapshot.before.remove(&key) {
+                    Some(before) => before,
+                    None => now,
+                };
+                snapshot.read_up_to = Some(key.clone());
+                if let Some(value) = value {
+                    bytes += key.len() + value.len();
+                    pairs.push((key, value));
+                }
             }
-            snapshot.read_up_to = Some(key.clone());
-            if let Some(value) = value {
-                bytes += key.len() + value.len();
-                pairs.push((key, value));
+            // An empty answer would be the end. All that was looked at may have come after the snapshot.
+            if is_all || !pairs.is_empty() {
+                return Ok(pairs);
             }
         }
-        Ok(pairs)
     }
 
     /// An empty generation to be filled; the current one stays as it is.
@@ -316,7 +319,7 @@ impl Engine {
         Ok(space)
     }
 
-    pub fn fill(&self, space: Space, pairs: Pairs) -> Result<(), KeyedError> {
+    pub fn fill(&mut self, space: Space, pairs: Pairs) -> Result<(), KeyedError> {
         let batch = Batch { writes: pairs.into_iter().map(|(key, value)| (key, Some(value))).collect() };
         batch.check()?;
         self.write(space, &batch)
@@ -325,7 +328,7 @@ impl Engine {
     /// Makes the generation the current one. Its content must be on disk before, and this step right afterwards.
     pub fn switch(&mut self, space: Space) -> Result<Space, KeyedError> {
         let old = self.space(space.group);
-        self.tree.insert(generation_key(space.group), &space.generation.to_be_bytes())?;
+        self.map.write(vec![(generation_key(space.group), Some(space.generation.to_be_bytes().to_vec()))])?;
         self.generations.insert(space.group, space.generation);
         if let Some(snapshot) = self.snapshots.get_mut(&space.group) {
             snapshot.lost = Some("the content was replaced");
@@ -335,22 +338,9 @@ impl Engine {
     }
 
     /// Removes everything of a space.
-    pub fn clear(&self, space: Space) -> Result<(), KeyedError> {
-        for prefix in [space.pair_prefix(), space.piece_prefix()] {
-            loop {
-                let mut batch = sled::Batch::default();
-                let mut count = 0;
-                for key in self.tree.scan_prefix(&prefix).keys().take(CLEAR_KEYS) {
-                    batch.remove(key?);
-                    count += 1;
-                }
-                if count == 0 {
-                    break;
-                }
-                self.tree.apply_batch(batch)?;
-            }
-        }
-        Ok(())
+    pub fn clear(&mut self, space: Space) -> Result<(), KeyedError> {
+        self.map.clear(&space.pair_prefix())?;
+        self.map.clear(&space.piece_prefix())
     }
 }
 

@@ -1,13 +1,13 @@
 //! Keys and values as they are in the engine.
 //!
-//! One tree holds everything; a key begins with what it is. The ordinals are on disk and never change.
+//! One map holds everything; a key begins with what it is. The ordinals are on disk and never change.
 //!
 //! ```text
 //! 0                                                         the format of the store, u32
 //! 1 group:u64                                               the group's current generation, u64
 //! 2 group:u64 generation:u64 key                            0 value, or 1 pieces:u32 (a value in pieces)
 //! 3 group:u64 generation:u64 length:u16 key piece:u32       a piece of a value
-//! 4                                                         how often the store was opened, u64
+//! 4                                                         how often sled opened the store, u64
 //! ```
 //! Big endian, so that order is the order of the numbers. A generation that is not the current one is the rest of an
 //! install that was not finished, or that replaced it; it is removed at the next start.
@@ -28,17 +28,17 @@ const PIECE: u8 = 3;
 const INLINE: u8 = 0;
 const PIECES: u8 = 1;
 
-/// Largest value that sled gets in one piece.
+/// Values of this size and above go to sled in pieces of it.
 ///
 /// sled writes a page whose size exceeds a quarter of its segment, 128 KiB, to a file of its own, which it never syncs: a power cut then
 /// loses the page and all that was written after it. A leaf page splits above 16 items and merges two below 4 and up to 16;
 /// [`LEAF_ITEMS_MAX`] of the largest items stay below that size.
-pub(super) const PIECE_BYTES: usize = 4 * 1024;
+pub(super) const SLED_PIECE_BYTES: usize = 4 * 1024;
 const LEAF_ITEMS_MAX: usize = 22;
 /// sled's default, a quarter of it.
 const PAGE_MAX_BYTES: usize = 512 * 1024 / 4;
-const _: () = assert!(LEAF_ITEMS_MAX * (PIECE_BYTES + KEY_MAX_BYTES + 64) < PAGE_MAX_BYTES);
-const _: () = assert!(PIECE_BYTES <= KEYED_VALUE_MAX_BYTES);
+const _: () = assert!(LEAF_ITEMS_MAX * (SLED_PIECE_BYTES + KEY_MAX_BYTES + 64) < PAGE_MAX_BYTES);
+const _: () = assert!(SLED_PIECE_BYTES <= KEYED_VALUE_MAX_BYTES);
 
 /// A namespace in one generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,15 +129,15 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// What is stored under the pair's key, and the pieces.
-pub(super) fn encode_value(value: &[u8]) -> (Vec<u8>, Vec<&[u8]>) {
-    if value.len() < PIECE_BYTES {
+/// What is stored under the pair's key, and the pieces, which are of `piece_bytes`.
+pub(super) fn encode_value(value: &[u8], piece_bytes: usize) -> (Vec<u8>, Vec<&[u8]>) {
+    if value.len() < piece_bytes {
         let mut stored = Vec::with_capacity(value.len() + 1);
         stored.push(INLINE);
         stored.extend_from_slice(value);
         return (stored, Vec::new());
     }
-    let pieces: Vec<&[u8]> = value.chunks(PIECE_BYTES).collect();
+    let pieces: Vec<&[u8]> = value.chunks(piece_bytes).collect();
     let mut stored = vec![PIECES];
     stored.extend_from_slice(&(pieces.len() as u32).to_be_bytes());
     (stored, pieces)
@@ -149,6 +149,26 @@ pub(super) fn decode_value(stored: &[u8]) -> Option<Stored> {
         INLINE => Some(Stored::Inline(Bytes::copy_from_slice(rest))),
         PIECES => Some(Stored::Pieces(u32::from_be_bytes(rest.try_into().ok()?))),
         _ => None,
+    }
+}
+
+/// Largest size of the value that a stored one stands for.
+pub(super) fn value_bytes_max(stored: &[u8], piece_bytes: usize) -> usize {
+    match stored.split_first() {
+        Some((&PIECES, count)) => {
+            count.try_into().map_or(0, |count| (u32::from_be_bytes(count) as usize).saturating_mul(piece_bytes))
+        }
+        _ => stored.len(),
+    }
+}
+
+/// How much of a key names the table that it is in, where an engine has several: the group, its generation, and the first byte of
+/// the group's own key, by which keyed groups tell their kinds of records. So each kind whose keys ascend does so alone.
+pub(super) fn table_of(key: &[u8]) -> usize {
+    const OF_SPACE: usize = 1 + 8 + 8 + 1;
+    match key.first() {
+        Some(&(PAIR | PIECE)) => key.len().min(OF_SPACE),
+        Some(_) | None => key.len().min(1),
     }
 }
 
@@ -175,9 +195,11 @@ mod tests {
         #[test]
         fn values_round_trip_in_pieces_that_the_engine_likes(size in prop_oneof![0usize..10, 4_090usize..4_100, 8_190usize..8_200, 0usize..70_000]) {
             let value = vec![9; size];
-            let (stored, pieces) = encode_value(&value);
-            prop_assert!(stored.len() <= PIECE_BYTES);
-            prop_assert!(pieces.iter().all(|piece| piece.len() <= PIECE_BYTES));
+            let (stored, pieces) = encode_value(&value, SLED_PIECE_BYTES);
+            prop_assert!(stored.len() <= SLED_PIECE_BYTES);
+            prop_assert!(pieces.iter().all(|piece| piece.len() <= SLED_PIECE_BYTES));
+            prop_assert!((size..size + SLED_PIECE_BYTES).contains(&value_bytes_max(&stored, SLED_PIECE_BYTES)));
+            prop_assert!(encode_value(&value, usize::MAX).1.is_empty());
             match decode_value(&stored).unwrap() {
                 Stored::Inline(inline) => prop_assert_eq!(inline, value),
                 Stored::Pieces(count) => {

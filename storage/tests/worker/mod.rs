@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use marchland_storage::disk::RealDisk;
-use marchland_storage::keyed::{Batch, KeyedNode, KeyedOptions, KeyedStore, SledNode};
+use marchland_storage::keyed::{Batch, DiskKeyedNode, KeyedEngine, KeyedNode, KeyedOptions, KeyedStore};
 use marchland_storage::log::{LogOptions, SharedLog};
 use marchland_storage::raft_log::{LogEntry, LogError, LogOp, RaftLog};
 use marchland_types::{GroupId, LogIndex, Position, Term};
 
 /// Set for the process that writes.
 const FOLDER: &str = "MARCHLAND_TEST_FOLDER";
+/// And the engine of its keyed store.
+const ENGINE: &str = "MARCHLAND_TEST_ENGINE";
 const GROUPS: u64 = 8;
 /// Entries that a group keeps.
 const KEEP: u64 = 200;
@@ -27,6 +29,10 @@ const KEYED: GroupId = GroupId(0x0200_0001_0000_0001);
 
 fn options() -> LogOptions {
     LogOptions { segment_bytes: 256 * 1024, retain_bytes: 512 * 1024, reserve_bytes: 0, ..LogOptions::default() }
+}
+
+fn keyed_options(engine: KeyedEngine) -> KeyedOptions {
+    KeyedOptions { cache_bytes: 4 << 20, engine }
 }
 
 fn payload(group: u64, index: u64) -> Bytes {
@@ -43,7 +49,7 @@ fn entry(group: u64, index: u64) -> LogEntry {
 
 fn keyed_value(number: u64) -> Bytes {
     let mut value = number.to_le_bytes().to_vec();
-    // Some values are stored in pieces.
+    // Some values are stored in pieces, where the engine wants that.
     value.resize(if number.is_multiple_of(7) { 70_000 } else { 100 }, number as u8);
     value.into()
 }
@@ -55,9 +61,10 @@ fn number(value: &[u8]) -> u64 {
 /// To be called by a test named `worker_process`: writes for ever if this is the process that was started for it.
 pub fn run_if_asked() {
     let Some(folder) = std::env::var_os(FOLDER).map(PathBuf::from) else { return };
+    let engine = std::env::var(ENGINE).ok().and_then(|name| KeyedEngine::named(&name)).expect("an engine");
     let at = folder.clone();
     let log = std::thread::Builder::new().spawn(move || write_log(&at)).expect("thread");
-    write_keyed(&folder);
+    write_keyed(&folder, engine);
     log.join().expect("log");
 }
 
@@ -99,8 +106,8 @@ fn write_log(folder: &Path) {
     thread.join();
 }
 
-fn write_keyed(folder: &Path) {
-    let opened = SledNode::open(&folder.join("keyed"), KeyedOptions { cache_bytes: 4 << 20 }).expect("keyed store opens");
+fn write_keyed(folder: &Path, engine: KeyedEngine) {
+    let opened = DiskKeyedNode::open(&folder.join("keyed"), keyed_options(engine)).expect("keyed store opens");
     let store = opened.node.namespace(KEYED);
     block_on(async move {
         let mut count = store.get(b"count").await.expect("get").map_or(0, |value| number(&value));
@@ -142,10 +149,11 @@ pub struct Worker {
 
 impl Worker {
     /// Starts the process on `folder`. What was acknowledged before still counts.
-    pub fn start(folder: &Path, before: &Acknowledged) -> Self {
+    pub fn start(folder: &Path, engine: KeyedEngine, before: &Acknowledged) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("own binary"))
             .args(["--exact", "worker_process", "--nocapture", "--test-threads=1"])
             .env(FOLDER, folder)
+            .env(ENGINE, engine.name())
             .stdout(Stdio::piped())
             .spawn()
             .expect("starts");
@@ -197,7 +205,7 @@ impl Worker {
 }
 
 /// Opens what the process left and checks that everything acknowledged is there, whole.
-pub fn verify(folder: &Path, acknowledged: &Acknowledged) {
+pub fn verify(folder: &Path, engine: KeyedEngine, acknowledged: &Acknowledged) {
     let (log, writer) = SharedLog::open(RealDisk, &folder.join("log"), options()).expect("log opens again");
     for (&group, &index) in &acknowledged.log {
         let id = GroupId(group);
@@ -214,7 +222,7 @@ pub fn verify(folder: &Path, acknowledged: &Acknowledged) {
         }
     }
     drop((log, writer));
-    let opened = SledNode::open(&folder.join("keyed"), KeyedOptions { cache_bytes: 4 << 20 }).expect("keyed store opens again");
+    let opened = DiskKeyedNode::open(&folder.join("keyed"), keyed_options(engine)).expect("keyed store opens again");
     assert_eq!(opened.set_aside, None);
     let store = opened.node.namespace(KEYED);
     drop(opened.node);

@@ -1,7 +1,7 @@
-//! [`SledNode`]: the keyed store of a node on two threads of its own.
+//! [`DiskKeyedNode`]: the keyed store of a node on two threads of its own.
 //!
-//! One thread does everything but waiting for the disk; the other flushes and syncs, once for all who wait, so that reads and writes go
-//! on meanwhile. After a fault nothing is done any more: the node must restart, and if the content was damaged, the next
+//! One thread uses the engine; the other waits for the disk, once for all who wait, so that reads and writes go on meanwhile. What is
+//! left for the first to do after that ([`Map::commit`](super::map::Map::commit)) is short. After a fault nothing is done any more: the node must restart, and if the content was damaged, the next
 //! start sets the store aside.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::engine::Engine;
 use super::layout::Space;
-use super::open::{KeyedOptions, OpenStore, mark_damaged, open, sync_blobs};
+use super::map::{DAMAGED, Durable};
+use super::open::{KeyedOptions, Mark, OpenStore, open};
 use super::{Batch, KeyedError, KeyedNode, KeyedSnapshot, KeyedStore, Pairs, SnapshotNext};
-use crate::disk::{DiskFile, RealFile};
 
 /// Requests that may wait for the thread. Callers wait for room, so this bounds memory and nothing else.
 const REQUESTS_MAX: usize = 256;
@@ -37,6 +37,7 @@ enum Request {
     Switch { space: Space, reply: Reply<Space> },
     Clear { space: Space, reply: Reply<()> },
     Groups { reply: Reply<Vec<GroupId>> },
+    Commit { reply: Reply<()> },
 }
 
 /// The first fault; everything after it fails with it.
@@ -54,12 +55,14 @@ impl Health {
     /// Runs an operation of the engine unless it failed before; remembers a fault.
     fn guard<T>(&self, dir: &Path, operation: impl FnOnce() -> Result<T, KeyedError>) -> Result<T, KeyedError> {
         self.check()?;
-        let result = catch_unwind(AssertUnwindSafe(operation))
-            .unwrap_or_else(|_| Err(KeyedError::Fault("the engine panicked".to_owned())));
+        let result = catch_unwind(AssertUnwindSafe(operation)).unwrap_or_else(|_| {
+            Mark::Suspect.leave(dir);
+            Err(KeyedError::Fault("the engine panicked".to_owned()))
+        });
         if let Err(KeyedError::Fault(reason)) = &result {
             tracing::error!(dir = %dir.display(), reason, "keyed store failed; the node must restart");
-            if reason.starts_with("damaged: ") {
-                mark_damaged(dir);
+            if reason.starts_with(DAMAGED) {
+                Mark::Damaged.leave(dir);
             }
             self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason.clone());
         }
@@ -69,12 +72,12 @@ impl Health {
 
 /// The keyed store of a node. Its threads end when the last clone and the last namespace are dropped.
 #[derive(Clone)]
-pub struct SledNode {
+pub struct DiskKeyedNode {
     requests: mpsc::Sender<Request>,
     persists: mpsc::Sender<Reply<()>>,
 }
 
-/// The threads of a [`SledNode`].
+/// The threads of a [`DiskKeyedNode`].
 #[derive(Debug)]
 pub struct KeyedThreads(Vec<JoinHandle<()>>);
 
@@ -89,20 +92,20 @@ impl KeyedThreads {
     }
 }
 
-/// An opened [`SledNode`].
+/// An opened [`DiskKeyedNode`].
 pub struct Opened {
     /// The store.
-    pub node: SledNode,
+    pub node: DiskKeyedNode,
     /// Its threads, for whoever wants to see it closed. May be dropped.
     pub threads: KeyedThreads,
     /// Where a store that could not be opened was put: every keyed group of the node must be rebuilt from a peer.
     pub set_aside: Option<PathBuf>,
 }
 
-impl SledNode {
+impl DiskKeyedNode {
     /// Opens the store in `dir`, created if absent. Blocks while it recovers.
     pub fn open(dir: &Path, options: KeyedOptions) -> Result<Opened, KeyedError> {
-        let OpenStore { engine, db, file, set_aside } = open(dir, options)?;
+        let OpenStore { engine, durable, set_aside } = open(dir, options)?;
         let (requests, request_queue) = mpsc::channel(REQUESTS_MAX);
         let (persists, persist_queue) = mpsc::channel(REQUESTS_MAX);
         let health = Health::default();
@@ -112,8 +115,8 @@ impl SledNode {
         };
         let (at, of_engine) = (dir.to_owned(), health.clone());
         let engine_thread = start("keyed", Box::new(move || serve(engine, request_queue, &of_engine, &at)))?;
-        let at = dir.to_owned();
-        let sync_thread = start("keyed-sync", Box::new(move || persist(db, file, persist_queue, &health, &at)))?;
+        let (at, commits) = (dir.to_owned(), requests.clone());
+        let sync_thread = start("keyed-sync", Box::new(move || persist(durable, persist_queue, &commits, &health, &at)))?;
         let threads = KeyedThreads(vec![engine_thread, sync_thread]);
         Ok(Opened { node: Self { requests, persists }, threads, set_aside })
     }
@@ -164,20 +167,30 @@ fn serve(mut engine: Engine, mut requests: mpsc::Receiver<Request>, health: &Hea
             Request::Switch { space, reply } => answer(reply, health.guard(dir, || engine.switch(space))),
             Request::Clear { space, reply } => answer(reply, health.guard(dir, || engine.clear(space))),
             Request::Groups { reply } => answer(reply, health.guard(dir, || engine.groups())),
+            Request::Commit { reply } => answer(reply, health.guard(dir, || engine.commit())),
         }
     }
+    // Nobody waits for it, but a store that is closed in peace should lose nothing. A fault is logged there.
+    let _ = health.guard(dir, || engine.commit());
 }
 
 /// The thread that waits for the disk.
-fn persist(db: sled::Db, mut file: RealFile, mut requests: mpsc::Receiver<Reply<()>>, health: &Health, dir: &Path) {
+fn persist(
+    mut durable: Box<dyn Durable>,
+    mut requests: mpsc::Receiver<Reply<()>>,
+    commits: &mpsc::Sender<Request>,
+    health: &Health,
+    dir: &Path,
+) {
     while let Some(first) = requests.blocking_recv() {
         let mut waiting = vec![first];
         while let Ok(next) = requests.try_recv() {
             waiting.push(next);
         }
-        let result = health.guard(dir, || {
-            db.flush()?;
-            file.sync_data().and_then(|()| sync_blobs(dir)).map_err(|error| KeyedError::Fault(error.to_string()))
+        let result = health.guard(dir, || durable.sync()).and_then(|()| {
+            let (reply, answer) = oneshot::channel();
+            commits.blocking_send(Request::Commit { reply }).map_err(|_| KeyedError::Closed)?;
+            answer.blocking_recv().map_err(|_| KeyedError::Closed)?
         });
         point!("keyed.persisted");
         for reply in waiting {
@@ -186,11 +199,11 @@ fn persist(db: sled::Db, mut file: RealFile, mut requests: mpsc::Receiver<Reply<
     }
 }
 
-impl KeyedNode for SledNode {
-    type Store = SledKeyed;
+impl KeyedNode for DiskKeyedNode {
+    type Store = DiskKeyed;
 
-    fn namespace(&self, group: GroupId) -> SledKeyed {
-        SledKeyed { node: self.clone(), group }
+    fn namespace(&self, group: GroupId) -> DiskKeyed {
+        DiskKeyed { node: self.clone(), group }
     }
 
     async fn groups(&self) -> Result<Vec<GroupId>, KeyedError> {
@@ -204,14 +217,14 @@ impl KeyedNode for SledNode {
     }
 }
 
-/// One namespace of a [`SledNode`].
+/// One namespace of a [`DiskKeyedNode`].
 #[derive(Clone)]
-pub struct SledKeyed {
-    node: SledNode,
+pub struct DiskKeyed {
+    node: DiskKeyedNode,
     group: GroupId,
 }
 
-impl KeyedStore for SledKeyed {
+impl KeyedStore for DiskKeyed {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KeyedError> {
         let key = Bytes::copy_from_slice(key);
         self.node.ask(|reply| Request::Get { group: self.group, key, reply }).await
@@ -232,7 +245,7 @@ impl KeyedStore for SledKeyed {
 
     async fn snapshot(&self) -> Result<Box<dyn KeyedSnapshot>, KeyedError> {
         let token = self.node.ask(|reply| Request::Snapshot { group: self.group, reply }).await?;
-        Ok(Box::new(SledSnapshot { node: self.node.clone(), group: self.group, token }))
+        Ok(Box::new(DiskSnapshot { node: self.node.clone(), group: self.group, token }))
     }
 
     async fn install(&self, mut source: Box<dyn KeyedSnapshot>) -> Result<(), KeyedError> {
@@ -248,13 +261,13 @@ impl KeyedStore for SledKeyed {
     }
 }
 
-struct SledSnapshot {
-    node: SledNode,
+struct DiskSnapshot {
+    node: DiskKeyedNode,
     group: GroupId,
     token: Arc<()>,
 }
 
-impl KeyedSnapshot for SledSnapshot {
+impl KeyedSnapshot for DiskSnapshot {
     fn next(&mut self, max_bytes: usize) -> SnapshotNext<'_> {
         let (group, token) = (self.group, self.token.clone());
         Box::pin(self.node.ask(move |reply| Request::SnapshotNext { group, token, max_bytes, reply }))
