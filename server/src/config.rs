@@ -194,11 +194,31 @@ pub struct StorageConfig {
     pub checkpoint_log_mb: u64,
     /// Cache of the keyed store.
     pub keyed_cache_mb: u64,
+    /// Engine of a new keyed store.
+    pub keyed_engine: KeyedEngineConfig,
+}
+
+/// Engine of the keyed store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyedEngineConfig {
+    /// redb.
+    #[default]
+    Redb,
+    /// sled.
+    Sled,
 }
 
 impl Default for StorageConfig {
     fn default() -> Self {
-        Self { segment_mb: 32, retain_mb: 512, reserve_mb: 256, checkpoint_log_mb: 1, keyed_cache_mb: 8 }
+        Self {
+            segment_mb: 32,
+            retain_mb: 512,
+            reserve_mb: 256,
+            checkpoint_log_mb: 1,
+            keyed_cache_mb: 8,
+            keyed_engine: KeyedEngineConfig::default(),
+        }
     }
 }
 

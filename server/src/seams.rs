@@ -11,7 +11,7 @@ use marchland_edge::{EdgeWorker, run_worker};
 use marchland_proto::net::{TokioTransport, Transport};
 use marchland_region::{Executor, ThreadExecutor};
 use marchland_storage::disk::{Disk, RealDisk};
-use marchland_storage::keyed::{KeyedError, KeyedNode, KeyedOptions, KeyedStore, SledKeyed, SledNode};
+use marchland_storage::keyed::{DiskKeyed, DiskKeyedNode, KeyedError, KeyedNode, KeyedOptions, KeyedStore};
 use marchland_storage::log::LogWriter;
 use marchland_types::seam::{Clock, Entropy};
 
@@ -85,7 +85,7 @@ pub trait Seams: Clone + Send + Sync + 'static {
     fn executor(&self) -> Self::Executor;
 
     /// Opens the keyed store of a node. Called once in a node's life.
-    fn open_keyed(&self, dir: &Path, cache_bytes: u64) -> impl Future<Output = Result<Self::KeyedNode, KeyedError>> + Send;
+    fn open_keyed(&self, dir: &Path, options: KeyedOptions) -> impl Future<Output = Result<Self::KeyedNode, KeyedError>> + Send;
 
     /// Runs the log's writer until every handle of the log is dropped. The returned future resolves when it has ended.
     fn run_log_writer(&self, writer: LogWriter<Self::Disk>) -> std::io::Result<WriterEnd>;
@@ -115,8 +115,8 @@ impl Production {
 impl Seams for Production {
     type Transport = TokioTransport;
     type Disk = RealDisk;
-    type Keyed = SledKeyed;
-    type KeyedNode = SledNode;
+    type Keyed = DiskKeyed;
+    type KeyedNode = DiskKeyedNode;
     type Clock = SystemClock;
     type Entropy = SystemEntropy;
     type Executor = ThreadExecutor;
@@ -141,8 +141,8 @@ impl Seams for Production {
         self.executor.clone()
     }
 
-    async fn open_keyed(&self, dir: &Path, cache_bytes: u64) -> Result<SledNode, KeyedError> {
-        let opened = SledNode::open(dir, KeyedOptions { cache_bytes })?;
+    async fn open_keyed(&self, dir: &Path, options: KeyedOptions) -> Result<DiskKeyedNode, KeyedError> {
+        let opened = DiskKeyedNode::open(dir, options)?;
         if let Some(path) = opened.set_aside {
             tracing::error!(path = %path.display(), "keyed store could not be opened and was set aside; its groups are rebuilt");
         }

@@ -6,7 +6,7 @@
 //! | files | [`disk::Disk`] | [`disk::RealDisk`], [`disk::SimDisk`] |
 //! | raft logs of all groups | [`raft_log::RaftLog`] | [`log::SharedLog`], on any disk |
 //! | states of regions | – | [`checkpoint::Checkpoints`], on any disk |
-//! | states that outgrow memory | [`keyed::KeyedNode`], [`keyed::KeyedStore`] | [`keyed::SledNode`], [`keyed::SimKeyedNode`] |
+//! | states that outgrow memory | [`keyed::KeyedNode`], [`keyed::KeyedStore`] | [`keyed::DiskKeyedNode`] over redb or sled, [`keyed::SimKeyedNode`] |
 //! | who the folder belongs to | – | [`folder::DataFolder`], on any disk |
 //!
 //! What always holds: nothing is reported as durable before the disk has said so, and nothing that was read at a start is reported

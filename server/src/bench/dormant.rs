@@ -4,6 +4,7 @@
 //! They are made by the command's own code. Log-ins are timed from the connection to `Welcome`, each of a character that has slept until
 //! then; between two of them the character leaves again. A name that another account holds must be refused.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -179,14 +180,15 @@ fn taken(servers: &LocalCluster, data: &Path) -> anyhow::Result<Taken> {
     Ok(Taken { rss_bytes: most(rss), disk_bytes: most(disk) })
 }
 
-/// Bytes of everything below a folder. What is removed meanwhile counts for nothing.
+/// What everything below a folder takes on the disk: files may be longer than what was ever written to them. What is removed meanwhile
+/// counts for nothing.
 fn disk_bytes(folder: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         match entry.metadata() {
             Ok(found) if found.is_dir() => bytes += disk_bytes(&entry.path())?,
-            Ok(found) => bytes += found.len(),
+            Ok(found) => bytes += found.blocks() * 512,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

@@ -68,7 +68,7 @@ impl<S: Seams> Opening<'_, S> {
         let map = WorldMap::of(settings, &served)?;
 
         let directory_id = GroupId::directory(world);
-        let keyed = seams.open_keyed(&folder.keyed_dir(), settings.keyed_cache_bytes).await?;
+        let keyed = seams.open_keyed(&folder.keyed_dir(), settings.keyed).await?;
         let store = keyed.namespace(directory_id);
         let directory =
             Directory::open(raft, world, store, (seams.clock(), (*registry).clone()), &replicas, DirectoryOptions::default())

@@ -10,12 +10,13 @@ use marchland_raft::{Limits, Timings};
 use marchland_region::StepBudget;
 use marchland_router_core::TokenSigner;
 use marchland_storage::checkpoint::CheckpointOptions;
+use marchland_storage::keyed::{KeyedEngine, KeyedOptions};
 use marchland_storage::log::LogOptions;
 use marchland_types::{NodeId, ReplicaId, WorldId};
 
 use super::assembly::NodeError;
 use super::birth;
-use crate::config::{GridConfig, NodeConfig};
+use crate::config::{GridConfig, KeyedEngineConfig, NodeConfig};
 
 /// What a node is told, in the types of its parts.
 #[derive(Clone)]
@@ -42,8 +43,8 @@ pub struct NodeSettings {
     pub log: LogOptions,
     /// Which checkpoints are kept.
     pub checkpoints: CheckpointOptions,
-    /// Cache of the keyed store.
-    pub keyed_cache_bytes: u64,
+    /// Cache of the keyed store, and the engine of a new one.
+    pub keyed: KeyedOptions,
     /// Timings of raft.
     pub timings: Timings,
     /// Sizes of raft.
@@ -120,7 +121,13 @@ impl NodeSettings {
                 ..LogOptions::default()
             },
             checkpoints: CheckpointOptions { retain_bytes: mb(config.storage.retain_mb), ..CheckpointOptions::default() },
-            keyed_cache_bytes: mb(config.storage.keyed_cache_mb),
+            keyed: KeyedOptions {
+                cache_bytes: mb(config.storage.keyed_cache_mb),
+                engine: match config.storage.keyed_engine {
+                    KeyedEngineConfig::Redb => KeyedEngine::Redb,
+                    KeyedEngineConfig::Sled => KeyedEngine::Sled,
+                },
+            },
             timings: Timings {
                 heartbeat_ms: config.raft.heartbeat_ms,
                 election_ms: config.raft.election_ms,

@@ -42,6 +42,9 @@ const CHANGED_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// Before each value.
 const CHECKSUM_BYTES: usize = 4;
 
+/// A key in its table, and its new value.
+type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+
 type Table<'a> = TableDefinition<'a, &'static [u8], &'static [u8]>;
 
 /// The map over redb.
@@ -265,7 +268,7 @@ impl Map for RedbMap {
     }
 
     fn write(&mut self, changes: Changes) -> Result<(), KeyedError> {
-        let mut by_table: BTreeMap<&[u8], Vec<(&[u8], Option<&[u8]>)>> = BTreeMap::new();
+        let mut by_table: BTreeMap<&[u8], Vec<Change<'_>>> = BTreeMap::new();
         for (key, value) in &changes {
             let (beginning, rest) = key.split_at(table_of(key));
             by_table.entry(beginning).or_default().push((rest, value.as_deref()));

@@ -16,6 +16,7 @@ use marchland_router_core::TokenSigner;
 use marchland_server::config::GridConfig;
 use marchland_server::node::{Member, Node, NodeSettings};
 use marchland_storage::checkpoint::CheckpointOptions;
+use marchland_storage::keyed::KeyedOptions;
 use marchland_storage::log::LogOptions;
 use marchland_types::{CutNumber, GroupId, GroupKind, LogIndex, NodeId, ReplicaId, WorldId};
 
@@ -126,7 +127,7 @@ fn settings(node: NodeId, plot: Plot) -> NodeSettings {
             ..LogOptions::default()
         },
         checkpoints: CheckpointOptions::default(),
-        keyed_cache_bytes: 1024 * 1024,
+        keyed: KeyedOptions::default(),
         timings: Timings { persist_check_ms: 250, persist_age_ms: weather.persist_age_ms, ..Timings::default() },
         limits: Limits {
             kept_entries: weather.kept_entries,

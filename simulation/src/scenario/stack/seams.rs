@@ -6,7 +6,7 @@ use std::sync::Arc;
 use marchland_edge::{EdgeWorker, run_worker};
 use marchland_region::InlineExecutor;
 use marchland_server::seams::{Seams, WriterEnd};
-use marchland_storage::keyed::{KeyedError, SimKeyed, SimKeyedNode};
+use marchland_storage::keyed::{KeyedError, KeyedOptions, SimKeyed, SimKeyedNode};
 use marchland_storage::log::LogWriter;
 
 use crate::disk::MachineDisk;
@@ -63,7 +63,7 @@ impl Seams for SimSeams {
         InlineExecutor
     }
 
-    async fn open_keyed(&self, dir: &Path, _cache_bytes: u64) -> Result<Self::KeyedNode, KeyedError> {
+    async fn open_keyed(&self, dir: &Path, _options: KeyedOptions) -> Result<Self::KeyedNode, KeyedError> {
         let disk = self.disk.clone();
         SimKeyedNode::open(self.disk.clone(), dir, Some(Arc::new(move || disk.latency())))
     }
