@@ -249,3 +249,48 @@ fn names_of_tables_come_back() {
     assert_eq!(beginning_of("0g"), None);
     assert_eq!(beginning_of("012"), None);
 }
+
+/// One byte of the file is changed, anywhere. Whatever comes of it, nobody is given a value that was not stored.
+#[test]
+fn rot_is_never_taken_for_a_value() {
+    let value = |number: u16| Bytes::from(vec![number as u8; 60 + usize::from(number % 90)]);
+    let (mut refused, mut faults, mut absent, mut unharmed) = (0, 0, 0, 0);
+    let whole = SimDisk::new(1);
+    let mut store = Store::open(&whole, false).expect("opens");
+    for number in 0..2_000 {
+        let writes = vec![(key(number * 31), Some(value(number)))];
+        store.engine.apply(GROUP, &Batch { writes }).expect("applies");
+    }
+    store.persist().expect("persists");
+    drop(store);
+    let path = Path::new(DIR).join(DATA_FILE);
+    let length = whole.open(&path).expect("there").len().expect("length");
+    for round in 0..150u64 {
+        let disk = whole.copy();
+        let offset = round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % length;
+        disk.rot(&path, offset, 1 << (round % 8)).expect("rots");
+        let Ok(mut store) = Store::open(&disk, false) else {
+            refused += 1;
+            continue;
+        };
+        let (mut was_absent, mut failed) = (false, false);
+        for number in 0..2_000 {
+            match catch_unwind(AssertUnwindSafe(|| store.engine.get(GROUP, &key(number * 31)))) {
+                Ok(Ok(Some(found))) => assert_eq!(found, value(number), "byte {offset}"),
+                Ok(Ok(None)) => was_absent = true,
+                Ok(Err(_)) | Err(_) => {
+                    failed = true;
+                    break;
+                }
+            }
+        }
+        match (failed, was_absent) {
+            (true, _) => faults += 1,
+            (false, true) => absent += 1,
+            (false, false) => unharmed += 1,
+        }
+    }
+    let all = format!("{refused} refused at the opening, {faults} found, {absent} seen as absent keys, {unharmed} unharmed");
+    println!("{all}");
+    assert!(faults > 5 && faults > absent, "{all}");
+}
