@@ -140,6 +140,16 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
         self.outlets.posted.subscribe()
     }
 
+    /// The region.
+    pub(crate) fn region_id(&self) -> RegionId {
+        self.region
+    }
+
+    /// What time this machine believes it is.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        (self.options.now)().1
+    }
+
     /// What the ticker does next.
     pub(crate) async fn next(&self) -> Next {
         self.run(Replica::next).await.unwrap_or(Next::NotOwner)

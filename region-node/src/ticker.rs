@@ -29,7 +29,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::executor::Executor;
 use crate::machine::RegionMachine;
-use crate::pace::{Next, TICK};
+use crate::pace::{Next, TICK, next_due};
 
 /// When a raft group is asked again to rest with its region.
 const REST_AGAIN: Duration = Duration::from_secs(1);
@@ -82,8 +82,7 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
                     }
                     match machine.next().await {
                         Next::Propose(entry, then) => {
-                            // Late ticks move the ones after them; early ones keep the beat.
-                            due = (due + then).max(now);
+                            due = next_due(due, then, now, machine.wall_ms(), machine.region_id());
                             point!("region.tick_built");
                             let group = group.clone();
                             in_flight.push(async move { group.propose(entry).await.map(drop) });
