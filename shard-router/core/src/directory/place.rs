@@ -16,7 +16,7 @@
 use marchland_proto::storage::channel_message::Body;
 use marchland_proto::storage::{Admit, DirectoryCharacter, DirectoryGenesis, DropStub, LocationUpdate, Moved, Withdraw};
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
-use marchland_types::{CharacterId, GroupId, GroupKind, MapEpoch, RegionId, WorldId, planted};
+use marchland_types::{CharacterId, GroupId, GroupKind, MapEpoch, RegionId, WorldId, level, planted};
 
 use crate::group::post::post;
 use crate::group::{ApplyFault, Halt};
@@ -93,6 +93,7 @@ pub(super) fn located(txn: &mut Txn<'_>, from: GroupId, map: &RegionMap, update:
     // Planted: whatever is heard last counts, however old it is.
     if update.move_number > character.move_number || (planted!("stale-location-update") && !here) {
         let left = GroupId(character.group);
+        level!("directory.place_goes_back", known.move_number.saturating_sub(update.move_number), 0);
         character.move_number = update.move_number;
         character.group = from.0;
         character.region = region;
