@@ -18,8 +18,8 @@ fn nothing_acknowledged_is_lost(engine: KeyedEngine) {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::default();
     for kill in 0..KILLS {
-        let mut worker = Worker::start(dir.path(), engine, &acknowledged);
-        worker.wait(Duration::from_micros(40_000 + kill * 7_919 % 150_000));
+        let worker = Worker::start(dir.path(), engine, &acknowledged);
+        let worker = worker.wait(Duration::from_micros(40_000 + kill * 7_919 % 150_000));
         acknowledged = worker.kill();
         verify(dir.path(), engine, &acknowledged);
     }

@@ -117,8 +117,8 @@ fn cut(engine: KeyedEngine) {
     let folder = mounted.at.join("node");
     let mut acknowledged = Acknowledged::default();
     for cut in 0..CUTS {
-        let mut worker = Worker::start(&folder, engine, &acknowledged);
-        worker.wait(Duration::from_micros(100_000 + cut * 7_919 % 400_000));
+        let worker = Worker::start(&folder, engine, &acknowledged);
+        let worker = worker.wait(Duration::from_micros(100_000 + cut * 7_919 % 400_000));
         acknowledged = worker.heard();
         mounted.cut().expect("shutdown");
         worker.kill();

@@ -3,7 +3,7 @@
 //! The process is this test binary, started again with [`FOLDER`] set. It prints a line for everything that it was told is durable.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
@@ -145,6 +145,8 @@ pub struct Worker {
     child: Child,
     heard: Arc<Mutex<Acknowledged>>,
     listener: JoinHandle<()>,
+    /// What it complains about: of interest only if it ends by itself, for its disk is taken away on purpose.
+    complaints: JoinHandle<String>,
 }
 
 impl Worker {
@@ -155,6 +157,7 @@ impl Worker {
             .env(FOLDER, folder)
             .env(ENGINE, engine.name())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("starts");
         let heard = Arc::new(Mutex::new(before.clone()));
@@ -174,11 +177,18 @@ impl Worker {
             }
         };
         let listener = std::thread::Builder::new().spawn(listen).expect("thread");
-        Self { child, heard, listener }
+        let mut stderr = child.stderr.take().expect("piped");
+        let keep = move || {
+            let mut bytes = Vec::new();
+            let _ = stderr.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        };
+        let complaints = std::thread::Builder::new().spawn(keep).expect("thread");
+        Self { child, heard, listener, complaints }
     }
 
     /// Waits until the process has said something, and then for `time`.
-    pub fn wait(&mut self, time: Duration) {
+    pub fn wait(mut self, time: Duration) -> Self {
         let before = self.heard().lines;
         for _ in 0..1000 {
             if self.heard().lines > before || self.child.try_wait().expect("child").is_some() {
@@ -187,7 +197,10 @@ impl Worker {
             std::thread::sleep(Duration::from_millis(10));
         }
         std::thread::sleep(time);
-        assert!(self.child.try_wait().expect("child").is_none(), "the process ended by itself");
+        if let Some(status) = self.child.try_wait().expect("child") {
+            panic!("the process ended by itself, with {status}: {}", self.complaints.join().expect("complaints"));
+        }
+        self
     }
 
     /// What it said so far.
@@ -200,6 +213,7 @@ impl Worker {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
         self.listener.join().expect("listener");
+        self.complaints.join().expect("complaints");
         self.heard.lock().unwrap().clone()
     }
 }
