@@ -1,7 +1,9 @@
 //! The state machine of a keyed group, a directory or a vault, over the keyed store.
 //!
-//! Entries are applied in batches. Records that a transition asks for are fetched once a batch and then kept up to date by
-//! the batch's own writes; at its end everything is written at once, with the position reached:
+//! Entries are applied in batches. Records that a transition asks for are fetched once and then kept up to date by
+//! the batch's own writes; at its end everything is written at once, with the position reached. What a batch knew the next
+//! one knows as well, as long as it is little: the world, counters and channels are wanted by nearly every entry, and each
+//! record that is fetched is a turn of the store's thread.
 //!
 //! ```text
 //! entry 7 ─▶ missing k ─▶ get k ─▶ writes ┐
@@ -10,7 +12,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use marchland_proto::storage::DirectoryApplied;
@@ -26,6 +28,9 @@ use crate::registry::Registry;
 use crate::snapshot::{Incoming, Outgoing};
 use crate::view::DirectoryView;
 
+/// Records that are kept from one batch to the next, and their bytes.
+const RECENT_MAX: usize = 256;
+const RECENT_MAX_BYTES: usize = 256 * 1024;
 /// Writes after which a batch is given to the store, so that a long replay does not gather in memory.
 const BATCH_WRITES: usize = 1024;
 
@@ -47,6 +52,8 @@ pub struct KeyedMachine<K> {
     /// What is applied. Held while entries are.
     gate: tokio::sync::Mutex<()>,
     applied: Mutex<Applied>,
+    /// What the last batch knew. Taken by the next one, and put back when that is written.
+    recent: Mutex<BTreeMap<Bytes, Option<Bytes>>>,
     /// Held by whoever reads a view of the store: there is one at a time.
     view_turn: Arc<tokio::sync::Mutex<()>>,
     role: watch::Sender<Role>,
@@ -125,6 +132,7 @@ impl<K: KeyedStore> KeyedMachine<K> {
             store,
             gate: tokio::sync::Mutex::default(),
             applied: Mutex::new(applied),
+            recent: Mutex::default(),
             view_turn: Arc::default(),
             role: watch::Sender::new(Role::Learner { leader: None }),
             posted: watch::Sender::new(0),
@@ -159,10 +167,14 @@ impl<K: KeyedStore> KeyedMachine<K> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn recent(&self) -> MutexGuard<'_, BTreeMap<Bytes, Option<Bytes>>> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn apply_all(&self, entries: Vec<Entry>) -> Result<Vec<Bytes>, MachineFault> {
         let _gate = self.gate.lock().await;
         let mut applied = self.applied();
-        let mut known = Known::default();
+        let mut known = Known { records: std::mem::take(&mut *self.recent()), ..Known::default() };
         let mut answers = Vec::with_capacity(entries.len());
         let mut posted = false;
         for entry in entries {
@@ -188,7 +200,10 @@ impl<K: KeyedStore> KeyedMachine<K> {
                 self.write(std::mem::take(&mut known), &applied).await?;
             }
         }
-        self.write(known, &applied).await?;
+        let records = self.write(known, &applied).await?;
+        if is_little(&records) {
+            *self.recent() = records;
+        }
         if posted {
             self.posted.send_modify(|n| *n = n.wrapping_add(1));
         }
@@ -218,12 +233,13 @@ impl<K: KeyedStore> KeyedMachine<K> {
         }
     }
 
-    async fn write(&self, known: Known, applied: &Applied) -> Result<(), MachineFault> {
-        let mut writes: Vec<_> = known
-            .changed
+    /// Writes what a batch changed; gives back all that it knew.
+    async fn write(&self, known: Known, applied: &Applied) -> Result<BTreeMap<Bytes, Option<Bytes>>, MachineFault> {
+        let Known { records, changed } = known;
+        let mut writes: Vec<_> = changed
             .into_iter()
             .map(|key| {
-                let value = known.records.get(&key).cloned().flatten();
+                let value = records.get(&key).cloned().flatten();
                 (key, value)
             })
             .collect();
@@ -234,7 +250,7 @@ impl<K: KeyedStore> KeyedMachine<K> {
         point!("directory.stored");
         self.kind.learn(nodes).map_err(|e| self.fault(e))?;
         *self.applied.lock().unwrap_or_else(PoisonError::into_inner) = applied.clone();
-        Ok(())
+        Ok(records)
     }
 
     async fn take_snapshot(&self) -> Result<Snapshot, MachineFault> {
@@ -248,6 +264,7 @@ impl<K: KeyedStore> KeyedMachine<K> {
 
     async fn take_install(&self, snapshot: Snapshot) -> Result<(), MachineFault> {
         let _gate = self.gate.lock().await;
+        self.recent().clear();
         let source = Incoming::new(self.group, snapshot.body, encode_applied(&snapshot.applied));
         point!("directory.before_install");
         self.store.install(Box::new(source)).await.map_err(|e| self.fault(e))?;
@@ -288,6 +305,11 @@ impl<K: KeyedStore> Machine for KeyedMachine<K> {
     fn role(&self, role: Role) {
         self.role.send_replace(role);
     }
+}
+
+fn is_little(records: &BTreeMap<Bytes, Option<Bytes>>) -> bool {
+    let size = |(key, value): (&Bytes, &Option<Bytes>)| key.len() + value.as_ref().map_or(0, Bytes::len);
+    records.len() <= RECENT_MAX && records.iter().map(size).sum::<usize>() <= RECENT_MAX_BYTES
 }
 
 fn encode_applied(applied: &Applied) -> Bytes {
