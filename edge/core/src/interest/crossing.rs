@@ -10,7 +10,7 @@
 //! What always holds: an entity has its alias throughout; a region that shows it under a lower move number than another one does is
 //! behind, and not asked.
 
-use super::{Changes, PickScratch, Seen, Viewer};
+use super::{Changes, Part, PickScratch, Seen, Viewer};
 use crate::views::Views;
 
 /// Ticks of the client's own region for which an entity that left one region stays in view as it was: two seconds.
@@ -45,8 +45,12 @@ impl Viewer {
     /// higher move number.
     pub(super) fn is_elsewhere(&self, views: &Views, entity: u64, part: usize, slot: u32) -> bool {
         let move_number = views[self.parts[part].view].facts[slot as usize].move_number;
-        self.find(views, entity, move_number) != Some((part, slot))
-            || self.parts.iter().any(|part| views[part.view].handed(entity).is_some_and(|handed| handed > move_number))
+        self.parts.iter().enumerate().any(|(i, other)| {
+            let view = &views[other.view];
+            // Of two with the same number the first counts, as in `find`.
+            let least = if i < part { move_number } else { move_number.saturating_add(1) };
+            i != part && view.find(entity, least).is_some() || view.handed(entity).is_some_and(|handed| handed > move_number)
+        })
     }
 
     /// Drops who is gone from the list of those in view, and puts those that are another region's now at its end. With
@@ -91,7 +95,16 @@ impl Viewer {
         let mut seen = std::mem::take(&mut self.seen);
         seen.retain(|seen| {
             let name = self.names[usize::from(seen.alias)];
-            let there = self.find(views, name.entity, name.move_number.saturating_add(1)).is_none();
+            let overtaken = |(i, part): (usize, &Part)| {
+                let view = &views[part.view];
+                // Who is still in its slot need not be looked for.
+                if i == usize::from(seen.part) {
+                    view.facts[seen.slot as usize].move_number > name.move_number
+                } else {
+                    view.find(name.entity, name.move_number.saturating_add(1)).is_some()
+                }
+            };
+            let there = !self.parts.iter().enumerate().any(overtaken);
             if !there {
                 gone.push(*seen);
             }
