@@ -12,6 +12,7 @@
 //! bots and tests.
 
 mod admission;
+mod beat;
 pub mod client;
 mod connection;
 mod directory;

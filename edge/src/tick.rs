@@ -2,6 +2,7 @@
 //! whose frames follow the region.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use marchland_edge_core::session::SessionKey;
 use marchland_edge_core::{Applied, Effect, InterestConfig, RegionMap};
@@ -63,6 +64,10 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             point!("edge.batch_heard");
             region.route.heard(now);
             let applied = view.apply(batch);
+            if applied == Applied::Tick {
+                let next_in = batch.next_in_ms.checked_sub(1).map(|ms| Duration::from_millis(ms.into()));
+                region.beat.heard(now, next_in, batch.time_rate);
+            }
             for group in batch.cells.iter().flat_map(|part| &part.handed).map(|handed| handed.to_group) {
                 self.group_named(GroupId(group));
             }

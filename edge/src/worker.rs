@@ -23,13 +23,12 @@ use tonic::transport::Channel;
 
 use crate::OtherEdge;
 use crate::Shared;
+use crate::beat::{Beat, GATHER};
 use crate::connection::{ConnRef, welcome};
 use crate::links::{self, Link};
 use crate::reach::{Look, Reach};
 use crate::routes::{Asked, Owners, Route};
 
-/// How long commands are gathered before they go to an owner. A tick is five times as long.
-const GATHER: Duration = Duration::from_millis(10);
 /// How often routes are looked after while there are clients.
 const SWEEP: Duration = Duration::from_millis(20);
 /// How often with no clients: nothing can be due.
@@ -44,6 +43,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_secs(5);
 /// How long if its owner has still to be told something: longer than anything there waits for a client.
 const IDLE_MAX: Duration = Duration::from_secs(60);
+/// By how much the runtime's timers may be late.
+const TIMER: Duration = Duration::from_millis(1);
 /// Pause of a worker that has more than its share of connections.
 const OTHERS_TURN: Duration = Duration::from_millis(2);
 
@@ -75,8 +76,10 @@ pub(crate) struct Worker<T: Transport, C, E> {
     pub(crate) map_soon: Notify,
     /// The node that answered for the directory last.
     pub(crate) directory_at: Cell<Option<NodeId>>,
-    /// Something waits for an owner.
+    /// Something waits for an owner that does not wait for its next tick.
     pub(crate) uplink_soon: Notify,
+    /// Inputs of a region wait for its next tick that had none waiting.
+    inputs_soon: Notify,
     /// A route changed.
     pub(crate) sweep_soon: Notify,
     /// A connection ended.
@@ -104,6 +107,9 @@ pub(crate) struct State<S> {
 pub(crate) struct Region<S> {
     pub(crate) view: ViewId,
     pub(crate) uplink: Uplink,
+    /// When inputs leave that wait in it.
+    leave_by: Option<Duration>,
+    pub(crate) beat: Beat,
     pub(crate) route: Route,
     /// The target was told what this edge wants.
     pub(crate) subscribed: bool,
@@ -159,6 +165,7 @@ impl<T: Transport, C: Clock, E: Entropy> EdgeWorker<T, C, E> {
             map_soon: Notify::new(),
             directory_at: Cell::new(None),
             uplink_soon: Notify::new(),
+            inputs_soon: Notify::new(),
             sweep_soon: Notify::new(),
             left: Notify::new(),
             next_id: Cell::new(0),
@@ -218,8 +225,13 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
 
     async fn send_uplinks(self: Rc<Self>) {
         loop {
-            self.uplink_soon.notified().await;
-            tokio::time::sleep(GATHER).await;
+            let leave_by = self.state.borrow().regions.values().filter_map(|region| region.leave_by).min();
+            let wait = leave_by.map(|at| at.saturating_sub(self.clock.monotonic()));
+            tokio::select! {
+                () = self.uplink_soon.notified() => tokio::time::sleep(GATHER).await,
+                () = self.inputs_soon.notified() => continue,
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+            }
             self.flush_uplinks();
         }
     }
@@ -386,7 +398,10 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                     && region.subscribed
                 {
                     region.uplink.inputs(inputs);
-                    self.uplink_soon.notify_one();
+                    if region.leave_by.is_none() {
+                        region.leave_by = Some(region.beat.leave_by(now));
+                        self.inputs_soon.notify_one();
+                    }
                 }
             }
             Effect::Detach { group, order } => {
@@ -526,6 +541,8 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             Region {
                 view: views.open(group),
                 uplink: Uplink::new(group),
+                leave_by: None,
+                beat: Beat::default(),
                 route: Route::new(now, owners.of(group).unwrap_or_else(any)),
                 subscribed: false,
                 sessions: BTreeMap::new(),
@@ -671,6 +688,8 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             region.subscribed = true;
             let cells = views[region.view].restart();
             region.uplink.restart(cells);
+            region.leave_by = None;
+            region.beat.forget();
             region.sessions.values().cloned().collect()
         };
         for conn in conns {
@@ -679,23 +698,44 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         self.uplink_soon.notify_one();
     }
 
-    /// Sends what was gathered, one message per node.
+    /// Sends what was gathered, one message for each node that is to hear something now.
     fn flush_uplinks(self: &Rc<Self>) {
+        let now = self.clock.monotonic();
         let mut overflowed = Vec::new();
         {
             let State { regions, views, links, .. } = &mut *self.state.borrow_mut();
-            for (&node, link) in links.iter() {
-                let Some(up) = &link.up else { continue };
+            let mut by_node: BTreeMap<NodeId, bool> = BTreeMap::new();
+            for region in regions.values_mut() {
+                match region.route.target().filter(|_| region.subscribed) {
+                    // A little early counts: timers have whole milliseconds.
+                    Some(node) => {
+                        let is_due = region.leave_by.is_some_and(|at| at <= now + TIMER)
+                            || region.uplink.is_urgent()
+                            || views[region.view].has_changes();
+                        *by_node.entry(node).or_default() |= is_due;
+                    }
+                    // Its sessions give them again to the next owner.
+                    None => region.leave_by = None,
+                }
+            }
+            by_node.retain(|_, is_due| *is_due);
+            for &node in by_node.keys() {
+                let Some(up) = links.get(&node).and_then(|link| link.up.as_ref()) else { continue };
                 let mut message = EdgeToNode::default();
-                let Ok(permit) = up.try_reserve() else {
+                let permit = up.try_reserve();
+                if permit.is_err() {
                     // Its connection is slower than we: later, with what comes until then.
                     self.uplink_soon.notify_one();
-                    continue;
-                };
+                }
                 for (&group, region) in regions.iter_mut() {
                     if !region.subscribed || region.route.target() != Some(node) {
                         continue;
                     }
+                    if permit.is_err() {
+                        region.leave_by = region.leave_by.map(|_| now + GATHER);
+                        continue;
+                    }
+                    region.leave_by = None;
                     let view = &mut views[region.view];
                     if view.has_changes() {
                         region.uplink.cells(view.take_changes());
@@ -707,7 +747,9 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                         overflowed.extend(region.sessions.values().map(|conn| (group, conn.clone())));
                     }
                 }
-                if !message.regions.is_empty() {
+                if let Ok(permit) = permit
+                    && !message.regions.is_empty()
+                {
                     point!("edge.before_uplink");
                     permit.send(message);
                     point!("edge.uplink_sent");

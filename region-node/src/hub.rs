@@ -9,6 +9,7 @@
 //! are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use marchland_proto::cluster::{
@@ -79,6 +80,8 @@ pub struct Stamp {
     pub server_ms: u64,
     /// Percent.
     pub time_rate: u32,
+    /// When the next tick takes inputs, if that is known.
+    pub next_in: Option<Duration>,
 }
 
 struct Link {
@@ -316,6 +319,7 @@ fn empty_batch(group: GroupId, region: RegionId, stamp: Stamp) -> RegionBatch {
         index: stamp.index.0,
         server_ms: stamp.server_ms,
         time_rate: stamp.time_rate,
+        next_in_ms: stamp.next_in.map_or(0, |next_in| u32::try_from(next_in.as_millis()).unwrap_or(u32::MAX).saturating_add(1)),
         ..RegionBatch::default()
     }
 }

@@ -150,6 +150,11 @@ impl<G: Game, D: Disk, X: Executor> RegionMachine<G, D, X> {
         (self.options.now)().1
     }
 
+    /// The next tick is due so long from now.
+    pub(crate) fn ticks_in(&self, due: Duration) {
+        self.outlets.next_tick.is_due((self.options.now)().0 + due);
+    }
+
     /// What the ticker does next.
     pub(crate) async fn next(&self) -> Next {
         self.run(Replica::next).await.unwrap_or(Next::NotOwner)

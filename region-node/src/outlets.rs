@@ -1,6 +1,8 @@
 //! What the outside holds on to, whichever replica stands in a region's place.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use marchland_raft::Role;
 use marchland_types::Term;
@@ -39,6 +41,24 @@ pub(crate) struct Outlets {
     pub(crate) demand: Arc<Notify>,
     /// What is doubted about the state.
     pub(crate) doubt: Doubt,
+    /// When the next tick takes what waits for it.
+    pub(crate) next_tick: NextTick,
+}
+
+/// When the next tick is due, in the node's monotonic time: the ticker says it, and whoever publishes tells edges. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct NextTick(Arc<AtomicU64>);
+
+impl NextTick {
+    /// It is due then.
+    pub(crate) fn is_due(&self, at: Duration) {
+        self.0.store(u64::try_from(at.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// How long it is until then; `None` if that was before, and nobody has said more.
+    pub(crate) fn after(&self, now: Duration) -> Option<Duration> {
+        Duration::from_micros(self.0.load(Ordering::Relaxed)).checked_sub(now)
+    }
 }
 
 impl Default for Outlets {
@@ -54,6 +74,7 @@ impl Default for Outlets {
             ghosts: GhostsShown::default(),
             demand: Arc::default(),
             doubt: Doubt::default(),
+            next_tick: NextTick::default(),
         }
     }
 }

@@ -173,6 +173,7 @@ impl<G: Game> Replica<G> {
             index: self.applied.position.map_or(LogIndex(0), |p| p.index),
             server_ms: self.region.world().now_ms(),
             time_rate: self.percent(),
+            next_in: self.outlets.next_tick.after((self.now)().0),
         }
     }
 

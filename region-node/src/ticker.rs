@@ -83,6 +83,7 @@ pub async fn run_ticker<G: Game, D: Disk, X: Executor>(machine: Arc<RegionMachin
                     match machine.next().await {
                         Next::Propose(entry, then) => {
                             due = next_due(due, then, now, machine.wall_ms(), machine.region_id());
+                            machine.ticks_in(due.saturating_duration_since(Instant::now()));
                             point!("region.tick_built");
                             let group = group.clone();
                             in_flight.push(async move { group.propose(entry).await.map(drop) });

@@ -1,6 +1,6 @@
 //! What goes to one region's owner, gathered until it is sent.
 //!
-//! One message for all clients of a loop, a few milliseconds after the first. Bounded: when the way is blocked for so long
+//! One message for all clients of a loop, just before the owner's next tick. Bounded: when the way is blocked for so long
 //! that [`INPUTS_HELD_MAX_BYTES`] of inputs gathered, later ones are dropped, and [`Uplink::overflowed`] says that every session
 //! must give again what it still holds; sessions are bounded themselves.
 
@@ -31,18 +31,23 @@ impl Uplink {
         Self { pending: EdgeToRegion { group: group.0, ..EdgeToRegion::default() }, inputs_bytes: 0, overflowed: false }
     }
 
-    /// Whether there is something to send.
+    /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
+        self.pending.inputs.is_empty() && !self.is_urgent()
+    }
+
+    /// Whether there is something to send besides inputs, which can wait for a tick.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
         let p = &self.pending;
-        p.inputs.is_empty()
-            && p.attaches.is_empty()
+        !(p.attaches.is_empty()
             && p.detaches.is_empty()
             && p.subscribe.is_empty()
             && p.unsubscribe.is_empty()
             && p.watch_sessions.is_empty()
-            && p.unwatch_sessions.is_empty()
-            && !p.reset
+            && p.unwatch_sessions.is_empty())
+            || p.reset
     }
 
     /// Inputs of one session.

@@ -589,6 +589,7 @@ impl Inner {
                 // Their clocks differ a little.
                 server_ms: 1_790_000_000_000 + *tick * 50 - u64::from(*region - 1) * 25_020,
                 time_rate: 100,
+                next_in_ms: TICK.as_millis() as u32 + 1,
                 cells: parts
                     .into_iter()
                     .filter(|(cell, _)| edge.cells.contains(cell))
