@@ -60,6 +60,7 @@ fn registration(settings: &NodeSettings, folder: FolderId, has: Option<Incarnati
         ws: own.map(|m| m.ws.clone()).unwrap_or_default(),
         http: String::new(),
         incarnation: has.map_or(0, |has| has.0),
+        issued: 0,
     }
 }
 

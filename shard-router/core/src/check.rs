@@ -1,14 +1,14 @@
-//! What always holds of the state of a directory or a vault, checked over all of it: in tests and in simulation.
+//! What always holds of the state of a directory, a vault or the realm, checked over all of it: in tests and in simulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use marchland_proto::storage::{
     ChannelMessage, DirectoryAccount, DirectoryChannel, DirectoryChannelList, DirectoryCharacter, DirectoryCounters,
-    DirectoryFolder, DirectoryNode, DirectoryRequest, VaultCharacter, VaultStub,
+    DirectoryFolder, DirectoryNode, DirectoryRequest, GroupPlan, RealmGenesis, RealmWorld, VaultCharacter, VaultStub,
 };
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
-use marchland_types::{CharacterId, GroupId, NodeId};
+use marchland_types::{CharacterId, GroupId, NodeId, ReplicaId, WorldId};
 use prost::Message;
 
 use crate::accounts::CHARACTERS_PER_ACCOUNT_MAX;
@@ -51,14 +51,20 @@ struct Common {
     set_aside: u32,
 }
 
+/// Nodes and their folders, as directories and the realm have them.
+#[derive(Default)]
+struct Nodes {
+    nodes: BTreeMap<NodeId, DirectoryNode>,
+    folders: BTreeMap<(NodeId, [u8; 16]), u32>,
+}
+
 /// The records of a directory alone.
 #[derive(Default)]
 struct State {
     characters: BTreeMap<u64, DirectoryCharacter>,
     names: BTreeMap<String, u64>,
     accounts: BTreeMap<String, DirectoryAccount>,
-    nodes: BTreeMap<NodeId, DirectoryNode>,
-    folders: BTreeMap<(NodeId, [u8; 16]), u32>,
+    nodes: Nodes,
     requests: BTreeMap<RequestDigest, u64>,
     orders: BTreeMap<u64, RequestDigest>,
 }
@@ -71,6 +77,17 @@ struct Vault {
     undo: BTreeSet<u64>,
 }
 
+/// The records of the realm alone.
+#[derive(Default)]
+struct Realm {
+    genesis: Option<RealmGenesis>,
+    plans: BTreeMap<GroupId, GroupPlan>,
+    worlds: BTreeMap<WorldId, RealmWorld>,
+    names: BTreeMap<String, WorldId>,
+    world_of: BTreeMap<NodeId, WorldId>,
+    nodes: Nodes,
+}
+
 fn read<M: Message + Default>(key: &Key, value: &Bytes) -> Result<M, Violation> {
     M::decode(value.clone()).map_err(|_| Violation::Unreadable(key.clone()))
 }
@@ -80,7 +97,7 @@ pub fn check(records: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<(), Vi
     let mut state = State::default();
     let common = collect(records, |key, value| state.collect(key, value))?;
     names_and_accounts(&state, &common.counters)?;
-    nodes(&state)?;
+    state.nodes.check()?;
     requests(&state, &common.counters)?;
     channels(&common)
 }
@@ -102,6 +119,43 @@ pub fn check_vault(records: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<
     let listed = counters.undo_begin..counters.undo_end;
     hold!(vault.undo.iter().copied().eq(listed.clone()), "undo records are not {listed:?}");
     hold!(vault.undo.len() as u64 <= UNDO_MAX, "{} undo records", vault.undo.len());
+    Ok(())
+}
+
+/// Checks the whole state of the realm, as pairs of key and value.
+pub fn check_realm(records: impl IntoIterator<Item = (Bytes, Bytes)>) -> Result<(), Violation> {
+    let mut realm = Realm::default();
+    let common = collect(records, |key, value| realm.collect(key, value))?;
+    channels(&common)?;
+    realm.nodes.check()?;
+    let begun = realm.genesis.is_some();
+    hold!(begun || (realm.worlds.is_empty() && realm.nodes.nodes.is_empty()), "something was recorded before the realm began");
+    hold!(begun == realm.plans.contains_key(&GroupId::realm()), "the realm's own plan and its genesis do not go together");
+    hold!(
+        realm.plans.len() == realm.worlds.len() + usize::from(begun),
+        "{} plans, {} worlds",
+        realm.plans.len(),
+        realm.worlds.len()
+    );
+    hold!(realm.names.len() == realm.worlds.len(), "{} names, {} worlds", realm.names.len(), realm.worlds.len());
+    for (&id, world) in &realm.worlds {
+        hold!(world.world == id.0, "world {id} is stored as {}", world.world);
+        hold!(realm.names.get(&world.name) == Some(&id), "the name of world {id} belongs to {:?}", realm.names.get(&world.name));
+        for node in world.nodes.iter().copied().map(NodeId) {
+            hold!(realm.world_of.get(&node) == Some(&id), "node {node} of world {id} belongs to {:?}", realm.world_of.get(&node));
+        }
+        let Some(plan) = realm.plans.get(&GroupId::directory(id)) else {
+            return Err(Violation::Contradiction(format!("the directory of world {id} has no plan")));
+        };
+        let foreign = plan.replicas.iter().map(|id| ReplicaId(*id)).find(|id| !world.nodes.contains(&id.node().0));
+        hold!(foreign.is_none(), "replica {foreign:?} is on no node of world {id}");
+    }
+    for (node, world) in &realm.world_of {
+        hold!(realm.worlds.contains_key(world), "node {node} belongs to world {world}, which is not recorded");
+    }
+    for node in realm.nodes.nodes.keys() {
+        hold!(realm.world_of.contains_key(node), "node {node} belongs to no world");
+    }
     Ok(())
 }
 
@@ -134,11 +188,7 @@ impl State {
         let unreadable = || Violation::Unreadable(key.clone());
         match key {
             Key::World | Key::Plan(_) => {}
-            Key::Node(node) => drop(self.nodes.insert(*node, read(key, value)?)),
-            Key::Folder(node, folder) => {
-                let record: DirectoryFolder = read(key, value)?;
-                self.folders.insert((*node, *folder), record.incarnation);
-            }
+            Key::Node(_) | Key::Folder(..) => return self.nodes.collect(key, value),
             Key::Character(id) => {
                 let record: DirectoryCharacter = read(key, value)?;
                 hold!(record.character == id.0, "character {id} is stored as {}", record.character);
@@ -156,6 +206,52 @@ impl State {
             Key::RequestOrder(order) => {
                 self.orders.insert(*order, value[..].try_into().map_err(|_| unreadable())?);
             }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+impl Nodes {
+    fn collect(&mut self, key: &Key, value: &Bytes) -> Result<bool, Violation> {
+        match key {
+            Key::Node(node) => drop(self.nodes.insert(*node, read(key, value)?)),
+            Key::Folder(node, folder) => {
+                let record: DirectoryFolder = read(key, value)?;
+                self.folders.insert((*node, *folder), record.incarnation);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// No incarnation belongs to two folders, and each node is at its newest.
+    fn check(&self) -> Result<(), Violation> {
+        let mut given: BTreeMap<NodeId, BTreeSet<u32>> = BTreeMap::new();
+        for (&(node, _), &incarnation) in &self.folders {
+            hold!(given.entry(node).or_default().insert(incarnation), "incarnation {node}.{incarnation} was given twice");
+        }
+        for (node, record) in &self.nodes {
+            let newest = given.get(node).and_then(|all| all.last().copied());
+            hold!(newest == Some(record.incarnation), "node {node} is at {}, its folders at {newest:?}", record.incarnation);
+        }
+        hold!(given.len() == self.nodes.len(), "folders of {} nodes, {} nodes", given.len(), self.nodes.len());
+        Ok(())
+    }
+}
+
+impl Realm {
+    fn collect(&mut self, key: &Key, value: &Bytes) -> Result<bool, Violation> {
+        let world = || {
+            value[..].try_into().map(|number| WorldId(u32::from_be_bytes(number))).map_err(|_| Violation::Unreadable(key.clone()))
+        };
+        match key {
+            Key::Realm => self.genesis = Some(read(key, value)?),
+            Key::Plan(group) => drop(self.plans.insert(*group, read(key, value)?)),
+            Key::RealmWorld(id) => drop(self.worlds.insert(*id, read(key, value)?)),
+            Key::WorldName(name) => drop(self.names.insert(name.clone(), world()?)),
+            Key::WorldOf(node) => drop(self.world_of.insert(*node, world()?)),
+            Key::Node(_) | Key::Folder(..) => return self.nodes.collect(key, value),
             _ => return Ok(false),
         }
         Ok(true)
@@ -192,19 +288,6 @@ fn names_and_accounts(state: &State, counters: &DirectoryCounters) -> Result<(),
     for (account, record) in &state.accounts {
         hold!(record.characters.len() <= CHARACTERS_PER_ACCOUNT_MAX, "account {account:?} has too many characters");
     }
-    Ok(())
-}
-
-fn nodes(state: &State) -> Result<(), Violation> {
-    let mut given: BTreeMap<NodeId, BTreeSet<u32>> = BTreeMap::new();
-    for (&(node, _), &incarnation) in &state.folders {
-        hold!(given.entry(node).or_default().insert(incarnation), "incarnation {node}.{incarnation} was given twice");
-    }
-    for (node, record) in &state.nodes {
-        let newest = given.get(node).and_then(|all| all.last().copied());
-        hold!(newest == Some(record.incarnation), "node {node} is at {}, its folders at {newest:?}", record.incarnation);
-    }
-    hold!(given.len() == state.nodes.len(), "folders of {} nodes, {} nodes", given.len(), state.nodes.len());
     Ok(())
 }
 

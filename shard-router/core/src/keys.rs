@@ -4,7 +4,7 @@
 //! of a type lie in the order of their numbers; at most one text per key, at its end. Every key has one spelling.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use marchland_types::{CharacterId, CutNumber, GroupId, NodeId};
+use marchland_types::{CharacterId, CutNumber, GroupId, NodeId, WorldId};
 
 /// Identifies a sign-in order: SHA-256 over account, name, secret hash and request id, cut to 16 bytes.
 pub type RequestDigest = [u8; 16];
@@ -52,6 +52,14 @@ pub enum Key {
     Undo(u64),
     /// Characters that were seeded in a vault, by the first of them: how many, 4 bytes big-endian.
     Seeded(CharacterId),
+    /// What the realm began with (`RealmGenesis` without its plan).
+    Realm,
+    /// A world of the realm (`RealmWorld` without its plan).
+    RealmWorld(WorldId),
+    /// Which world has a name: its number, 4 bytes big-endian.
+    WorldName(String),
+    /// Which world a node belongs to: its number, 4 bytes big-endian.
+    WorldOf(NodeId),
 }
 
 /// Bytes that are no key: rot, or a newer version's.
@@ -84,6 +92,10 @@ impl Key {
             Self::Stub(_) => 18,
             Self::Undo(_) => 19,
             Self::Seeded(_) => 20,
+            Self::Realm => 21,
+            Self::RealmWorld(_) => 22,
+            Self::WorldName(_) => 23,
+            Self::WorldOf(_) => 24,
         }
     }
 
@@ -93,9 +105,10 @@ impl Key {
         let mut out = BytesMut::with_capacity(32);
         out.put_u8(self.ordinal());
         match self {
-            Self::Applied | Self::Counters | Self::World | Self::Channels => {}
+            Self::Applied | Self::Counters | Self::World | Self::Channels | Self::Realm => {}
             Self::Plan(group) | Self::Channel(group) => out.put_u64(group.0),
-            Self::Node(node) => out.put_u32(node.0),
+            Self::Node(node) | Self::WorldOf(node) => out.put_u32(node.0),
+            Self::RealmWorld(world) => out.put_u32(world.0),
             Self::Folder(node, folder) => {
                 out.put_u32(node.0);
                 out.put_slice(folder);
@@ -103,7 +116,7 @@ impl Key {
             Self::Character(character) | Self::Kept(character) | Self::Stub(character) | Self::Seeded(character) => {
                 out.put_u64(character.0);
             }
-            Self::Name(text) | Self::Account(text) => out.put_slice(text.as_bytes()),
+            Self::Name(text) | Self::Account(text) | Self::WorldName(text) => out.put_slice(text.as_bytes()),
             Self::Request(digest) => out.put_slice(digest),
             Self::RequestOrder(order) | Self::Undo(order) => out.put_u64(*order),
             Self::Posted(group, seq) | Self::SetAside(group, seq) => {
@@ -120,21 +133,22 @@ impl Key {
         let bad = || BadKey(Bytes::copy_from_slice(bytes));
         let (&ordinal, rest) = bytes.split_first().ok_or_else(bad)?;
         let number = |rest: &[u8]| Some(u64::from_be_bytes(rest.try_into().ok()?));
+        let short = |rest: &[u8]| Some(u32::from_be_bytes(rest.try_into().ok()?));
         let two = |rest: &[u8]| {
             let (group, seq) = rest.split_at_checked(8)?;
             Some((GroupId(number(group)?), number(seq)?))
         };
         let text = |rest: &[u8]| String::from_utf8(rest.to_vec()).ok();
         let key = match ordinal {
-            1 | 2 | 3 | 12 if !rest.is_empty() => None,
+            1 | 2 | 3 | 12 | 21 if !rest.is_empty() => None,
             1 => Some(Self::Applied),
             2 => Some(Self::Counters),
             3 => Some(Self::World),
             4 => number(rest).map(|n| Self::Plan(GroupId(n))),
-            5 => rest.try_into().ok().map(|n| Self::Node(NodeId(u32::from_be_bytes(n)))),
-            6 => rest.split_at_checked(4).and_then(|(node, folder)| {
-                Some(Self::Folder(NodeId(u32::from_be_bytes(node.try_into().ok()?)), folder.try_into().ok()?))
-            }),
+            5 => short(rest).map(|n| Self::Node(NodeId(n))),
+            6 => rest
+                .split_at_checked(4)
+                .and_then(|(node, folder)| Some(Self::Folder(NodeId(short(node)?), folder.try_into().ok()?))),
             7 => number(rest).map(|n| Self::Character(CharacterId(n))),
             8 => text(rest).map(Self::Name),
             9 => text(rest).map(Self::Account),
@@ -149,6 +163,10 @@ impl Key {
             18 => number(rest).map(|n| Self::Stub(CharacterId(n))),
             19 => number(rest).map(Self::Undo),
             20 => number(rest).map(|n| Self::Seeded(CharacterId(n))),
+            21 => Some(Self::Realm),
+            22 => short(rest).map(|n| Self::RealmWorld(WorldId(n))),
+            23 => text(rest).map(Self::WorldName),
+            24 => short(rest).map(|n| Self::WorldOf(NodeId(n))),
             _ => None,
         };
         key.ok_or_else(bad)
@@ -197,6 +215,10 @@ mod tests {
             (Key::Stub(CharacterId(1)), 18),
             (Key::Undo(1), 19),
             (Key::Seeded(CharacterId(1)), 20),
+            (Key::Realm, 21),
+            (Key::RealmWorld(WorldId(1)), 22),
+            (Key::WorldName("a".into()), 23),
+            (Key::WorldOf(NodeId(1)), 24),
         ];
         for (key, ordinal) in all {
             assert_eq!(key.ordinal(), ordinal);
@@ -238,6 +260,12 @@ mod tests {
         fn undo(number: u64) { round_trip(Key::Undo(number)); }
         #[test]
         fn seeded(character: u64) { round_trip(Key::Seeded(CharacterId(character))); }
+        #[test]
+        fn realm_world(world: u32) { round_trip(Key::RealmWorld(WorldId(world))); }
+        #[test]
+        fn world_name(name: String) { round_trip(Key::WorldName(name)); }
+        #[test]
+        fn world_of(node: u32) { round_trip(Key::WorldOf(NodeId(node))); }
 
         #[test]
         fn numbers_keep_their_order(a: (u64, u64), b: (u64, u64)) {
@@ -246,7 +274,7 @@ mod tests {
         }
 
         #[test]
-        fn bytes_are_a_key_in_one_spelling_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..24), ordinal in 0u8..24) {
+        fn bytes_are_a_key_in_one_spelling_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..24), ordinal in 0u8..28) {
             for bytes in [bytes.clone(), [&[ordinal][..], &bytes].concat()] {
                 if let Ok(key) = Key::decode(&bytes) {
                     prop_assert_eq!(key.encode(), bytes);

@@ -1,5 +1,5 @@
-//! The keyed groups of a world: its directory (who is called what, where every character is, and who may enter) and its
-//! vaults (characters that are logged out).
+//! The keyed groups: a world's directory (who is called what, where every character is, and who may enter) and its vaults
+//! (characters that are logged out), and the realm of the whole deployment (its worlds, and the incarnations of its nodes).
 //!
 //! Pure: no clock, entropy, files or tasks. The state is a set of keyed records ([`Key`]), far too many for memory, so a
 //! transition reads them through [`Read`] and gives back the writes. A record that is not at hand stops the transition with
@@ -19,7 +19,10 @@
 //! And of a vault ([`check_vault`]): a character that is kept has no stub; a record that came in is kept, set aside, or in a
 //! channel to a region.
 //!
-//! [`apply`] and [`apply_vault`] take committed entries alone. What comes from peers and clients is checked before it is proposed, and again
+//! And of the realm ([`check_realm`]): no incarnation of a node belongs to two folders; a node belongs to one world, and each world
+//! has a name of its own and the plan of its directory.
+//!
+//! [`apply`], [`apply_vault`] and [`apply_realm`] take committed entries alone. What comes from peers and clients is checked before it is proposed, and again
 //! here: an order that can not be carried out is answered with a code and changes nothing.
 
 mod accounts;
@@ -31,6 +34,7 @@ mod map;
 #[cfg(test)]
 mod model;
 mod names;
+mod realm;
 mod records;
 #[cfg(test)]
 mod testing;
@@ -39,13 +43,14 @@ mod txn;
 mod vault;
 
 pub use accounts::{ACCOUNT_MAX_BYTES, BadAccount, CHARACTERS_PER_ACCOUNT_MAX, check_account};
-pub use check::{Violation, check, check_vault};
+pub use check::{Violation, check, check_realm, check_vault};
 pub use directory::{REQUESTS_KEPT, SEED_COUNT_MAX, SIGN_IN_CHANNEL_MESSAGES_MAX, VAULTS_MAX, apply, check_entry, encode_entry};
 pub use group::inbox::SET_ASIDE_MAX;
 pub use group::{ApplyFault, Stop, Transition};
 pub use keys::{BadKey, Key, RequestDigest};
 pub use map::{BadMap, MapRegion, RegionMap, grid};
 pub use names::{BadName, FOLDED_NAME_MAX_BYTES, Name};
+pub use realm::{WORLD_NODES_MAX, apply_realm, encode_realm_entry};
 pub use records::{KEYED_FORMAT, record_hash};
 pub use token::{BadToken, SignInToken, TOKEN_MAX_BYTES, TokenSigner, TokenVerifier};
 pub use txn::{Lookup, Read};

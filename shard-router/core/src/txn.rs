@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use marchland_proto::storage::{
     DirectoryAccount, DirectoryChannel, DirectoryChannelList, DirectoryCharacter, DirectoryCounters, DirectoryFolder,
-    DirectoryGenesis, DirectoryNode, DirectoryRequest, GroupPlan, VaultCharacter, VaultStub,
+    DirectoryGenesis, DirectoryNode, DirectoryRequest, GroupPlan, RealmGenesis, RealmWorld, VaultCharacter, VaultStub,
 };
-use marchland_types::{CharacterId, GroupId, LogIndex, MapEpoch, NodeId};
+use marchland_types::{CharacterId, GroupId, LogIndex, MapEpoch, NodeId, WorldId};
 use prost::Message;
 
 use crate::group::{ApplyFault, Halt};
@@ -151,6 +151,28 @@ impl<'a> Txn<'a> {
 
     pub(crate) fn stub(&self, character: CharacterId) -> Result<Option<VaultStub>, Halt> {
         self.message(&Key::Stub(character))
+    }
+
+    pub(crate) fn realm(&self) -> Result<Option<RealmGenesis>, Halt> {
+        self.message(&Key::Realm)
+    }
+
+    pub(crate) fn realm_world(&self, world: WorldId) -> Result<Option<RealmWorld>, Halt> {
+        self.message(&Key::RealmWorld(world))
+    }
+
+    pub(crate) fn world_named(&self, name: &str) -> Result<Option<WorldId>, Halt> {
+        self.world_number(&Key::WorldName(name.to_owned()))
+    }
+
+    pub(crate) fn world_of(&self, node: NodeId) -> Result<Option<WorldId>, Halt> {
+        self.world_number(&Key::WorldOf(node))
+    }
+
+    fn world_number(&self, key: &Key) -> Result<Option<WorldId>, Halt> {
+        let Some(bytes) = self.get(key)? else { return Ok(None) };
+        let number = <[u8; 4]>::try_from(&bytes[..]).map_err(|_| Halt::Fault(ApplyFault::Damaged { key: key.clone() }))?;
+        Ok(Some(WorldId(u32::from_be_bytes(number))))
     }
 
     pub(crate) fn channels(&self) -> Result<DirectoryChannelList, Halt> {

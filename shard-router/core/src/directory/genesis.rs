@@ -4,15 +4,14 @@ use marchland_proto::codes::Code;
 use marchland_proto::storage::{DirectoryAnswer, DirectoryGenesis};
 use marchland_types::{GroupId, MapEpoch, WorldId};
 
-use super::plan;
-use crate::group::{Halt, refuse};
+use crate::group::{Halt, plan, refuse};
 use crate::keys::Key;
 use crate::map::RegionMap;
 use crate::token::TokenVerifier;
 use crate::txn::Txn;
 
 /// Longest name of a world, in bytes.
-const WORLD_NAME_MAX_BYTES: usize = 64;
+pub(crate) const WORLD_NAME_MAX_BYTES: usize = 64;
 /// Vaults of one world: each is a group on every node.
 pub const VAULTS_MAX: u32 = 64;
 

@@ -21,6 +21,7 @@ use crate::records::KEYED_FORMAT;
 use crate::txn::{Read, Sender, Txn};
 
 pub use genesis::VAULTS_MAX;
+pub(crate) use genesis::WORLD_NAME_MAX_BYTES;
 pub use seed::SEED_COUNT_MAX;
 pub(crate) use seed::check_count;
 pub use sign_in::{REQUESTS_KEPT, SIGN_IN_CHANNEL_MESSAGES_MAX};

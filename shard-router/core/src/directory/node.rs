@@ -1,75 +1,48 @@
-//! A node asks for the incarnation of its data folder.
+//! A node asks for the incarnation of its data folder, or tells the one that it has.
 //!
-//! The same folder gets the same incarnation for ever; a node's new folder gets the next one. A folder that was replaced
-//! is told so: another folder speaks for its node now, and its addresses are not recorded.
+//! The realm issues incarnations; a directory records what was issued if that is above everything that it knows of the node. An
+//! order that names nothing issued is from a log of before there was a realm: then the node's new folder gets the next one.
 //!
 //! Founding folders took the first incarnation before there was a directory, and say so when they register. A new folder of a
 //! founding node gets the second at least, also when the lost one never came to register: it may have voted.
 
 use marchland_proto::codes::Code;
-use marchland_proto::storage::{DirectoryAnswer, DirectoryFolder, DirectoryNode, NodeRegistered, NodeRegistration};
-use marchland_types::{GroupId, NodeId, ReplicaId, WorldId};
+use marchland_proto::storage::{DirectoryAnswer, NodeRegistration};
+use marchland_types::{GroupId, WorldId};
 
+use crate::group::node::{FOUNDING, Fresh, Registration, is_founding};
 use crate::group::{Halt, refuse};
-use crate::keys::Key;
 use crate::txn::Txn;
 
-/// Longest address, in bytes: a domain name and a port.
-const ADDRESS_MAX_BYTES: usize = 262;
-/// What founding folders took.
-const FOUNDING: u32 = 1;
-
 pub(super) fn handle(txn: &mut Txn<'_>, order: NodeRegistration) -> Result<DirectoryAnswer, Halt> {
-    let node = NodeId(order.node);
-    let Ok(folder) = <[u8; 16]>::try_from(&order.folder_id[..]) else {
-        return refuse(Code::Malformed, format!("folder id of {} bytes, 16 expected", order.folder_id.len()));
-    };
-    if node.0 == 0 {
-        return refuse(Code::Malformed, "node 0 can not register");
-    }
-    if [&order.grpc, &order.ws, &order.http].iter().any(|address| address.len() > ADDRESS_MAX_BYTES) {
-        return refuse(Code::TooLarge, format!("address of more than {ADDRESS_MAX_BYTES} bytes"));
-    }
-    txn.want([Key::Node(node), Key::Folder(node, folder)])?;
-    let known = txn.node(node)?;
-    let newest = known.as_ref().map_or(0, |known| known.incarnation);
-    let superseded = |own: u32| {
-        Ok(DirectoryAnswer {
-            code: Code::Superseded as u32,
-            reason: format!("folder has incarnation {own} of node {node}, which is at {newest}"),
-            node: Some(NodeRegistered { code: Code::Superseded as u32, incarnation: own }),
-            ..DirectoryAnswer::default()
-        })
-    };
-    let incarnation = match (txn.folder(node, folder)?, order.incarnation) {
-        (Some(bound), _) if bound.incarnation < newest => return superseded(bound.incarnation),
-        (Some(bound), _) => bound.incarnation,
-        (None, 0) => {
-            let taken = newest.max(if is_founding(txn, node)? { FOUNDING } else { 0 });
-            let Some(next) = taken.checked_add(1) else {
-                return refuse(Code::Full, format!("node {node} has used up its incarnations"));
-            };
-            txn.put(&Key::Folder(node, folder), &DirectoryFolder { incarnation: next });
-            next
-        }
-        (None, own) if own <= newest => return superseded(own),
-        (None, FOUNDING) => {
-            txn.put(&Key::Folder(node, folder), &DirectoryFolder { incarnation: FOUNDING });
-            FOUNDING
-        }
-        (None, own) => return refuse(Code::Refused, format!("incarnation {own} of node {node} was never issued")),
-    };
-    let record =
-        DirectoryNode { node: node.0, incarnation, folder_id: order.folder_id, grpc: order.grpc, ws: order.ws, http: order.http };
-    if known.as_ref() != Some(&record) {
-        txn.put(&Key::Node(node), &record);
-    }
-    Ok(DirectoryAnswer { node: Some(NodeRegistered { code: 0, incarnation }), ..DirectoryAnswer::default() })
+    let registered = Registration::read(txn, order, 0)?.settle(txn, fresh)?;
+    Ok(DirectoryAnswer {
+        code: registered.code as u32,
+        node: Some(registered.to_record()),
+        reason: registered.reason,
+        ..DirectoryAnswer::default()
+    })
 }
 
-/// Whether the world began with a replica of this node.
-fn is_founding(txn: &Txn<'_>, node: NodeId) -> Result<bool, Halt> {
-    let Some(world) = txn.world()? else { return Ok(false) };
-    let plan = txn.plan(GroupId::directory(WorldId(world.world)))?;
-    Ok(plan.is_some_and(|plan| plan.replicas.iter().any(|id| ReplicaId(*id).node() == node)))
+fn fresh(txn: &Txn<'_>, registration: &Registration) -> Result<Fresh, Halt> {
+    let (node, newest) = (registration.node, registration.newest);
+    match (registration.order.incarnation, registration.order.issued) {
+        (0, issued) => {
+            let taken = match txn.world()? {
+                Some(world) if is_founding(txn.plan(GroupId::directory(WorldId(world.world)))?.as_ref(), node) => {
+                    newest.max(FOUNDING)
+                }
+                _ => newest,
+            };
+            match issued {
+                0 => registration.next_after(taken),
+                // Another folder was issued a later one, and registered first.
+                issued if issued <= taken => Ok(Fresh::Superseded(issued)),
+                issued => Ok(Fresh::Bound(issued)),
+            }
+        }
+        (own, _) if own <= newest => Ok(Fresh::Superseded(own)),
+        (FOUNDING, _) => Ok(Fresh::Bound(FOUNDING)),
+        (own, _) => refuse(Code::Refused, format!("incarnation {own} of node {node} was never issued")),
+    }
 }

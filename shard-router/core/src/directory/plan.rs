@@ -1,43 +1,16 @@
-//! The members of a group, recorded before the group is initialised. A changed plan takes a new group id.
-
-use std::collections::BTreeSet;
+//! A group's plan on its own, for groups that come after genesis.
 
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{DirectoryAnswer, GroupPlan};
-use marchland_types::{GroupId, WorldId};
+use marchland_types::WorldId;
 
-use crate::group::{Halt, refuse};
-use crate::keys::Key;
+use crate::group::{Halt, plan, refuse};
 use crate::txn::Txn;
 
-/// Replicas of one group. More would slow every commit; seven survive three losses.
-const REPLICAS_MAX: usize = 7;
-
-pub(super) fn handle(txn: &mut Txn<'_>, plan: GroupPlan) -> Result<DirectoryAnswer, Halt> {
+pub(super) fn handle(txn: &mut Txn<'_>, order: GroupPlan) -> Result<DirectoryAnswer, Halt> {
     let Some(world) = txn.world()? else {
         return refuse(Code::Unavailable, "the world has not begun");
     };
-    record(txn, WorldId(world.world), plan)?;
+    plan::record(txn, WorldId(world.world), order)?;
     Ok(DirectoryAnswer::default())
-}
-
-pub(super) fn record(txn: &mut Txn<'_>, world: WorldId, plan: GroupPlan) -> Result<(), Halt> {
-    let group = GroupId(plan.group);
-    if group.kind().is_none() || group.world() != world {
-        return refuse(Code::Malformed, format!("{group} is no group of world {world}"));
-    }
-    let replicas: BTreeSet<_> = plan.replicas.iter().copied().collect();
-    let well_formed = |r: &u64| r >> 32 != 0 && *r as u32 != 0;
-    if replicas.is_empty() || replicas.len() != plan.replicas.len() || !replicas.iter().all(well_formed) {
-        return refuse(Code::Malformed, format!("plan of {group} does not name distinct replicas"));
-    }
-    if replicas.len() > REPLICAS_MAX {
-        return refuse(Code::TooLarge, format!("plan of {group} names {} replicas, at most {REPLICAS_MAX}", replicas.len()));
-    }
-    match txn.plan(group)? {
-        None => txn.put(&Key::Plan(group), &plan),
-        Some(existing) if existing.replicas.iter().copied().collect::<BTreeSet<_>>() == replicas => {}
-        Some(_) => return refuse(Code::Refused, format!("{group} has another plan: a changed plan takes a new group id")),
-    }
-    Ok(())
 }

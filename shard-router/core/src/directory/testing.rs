@@ -113,11 +113,21 @@ impl Directory {
 
     /// Registers a folder that has an incarnation already, or (0) has none.
     pub(crate) fn claim(&mut self, node: u32, folder: u8, incarnation: u32) -> DirectoryAnswer {
+        self.registered(node, folder, incarnation, 0)
+    }
+
+    /// Registers a folder to which the realm issued an incarnation.
+    pub(crate) fn issued(&mut self, node: u32, folder: u8, issued: u32) -> DirectoryAnswer {
+        self.registered(node, folder, 0, issued)
+    }
+
+    fn registered(&mut self, node: u32, folder: u8, incarnation: u32, issued: u32) -> DirectoryAnswer {
         let order = NodeRegistration {
             node,
             folder_id: vec![folder; 16].into(),
             grpc: format!("127.0.0.1:{folder}"),
             incarnation,
+            issued,
             ..NodeRegistration::default()
         };
         self.apply(Body::Node(order))

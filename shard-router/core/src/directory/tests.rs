@@ -74,11 +74,7 @@ fn folders_keep_their_incarnation_and_new_ones_get_the_next() {
 #[test]
 fn a_founding_folder_keeps_the_first_incarnation_and_its_successor_never_gets_it() {
     let incarnation = |answer: DirectoryAnswer| (code(&answer), answer.node.unwrap_or_default().incarnation);
-    let mut founded = genesis(1);
-    let founders = (1..=3).map(|n| ReplicaId::new(NodeId(n), 1.into()).0).collect();
-    founded.plans.push(GroupPlan { group: GroupId::directory(super::testing::WORLD).0, replicas: founders });
-    let mut d = Directory::default();
-    assert_eq!(code(&d.apply(Body::Genesis(founded))), Code::Ok);
+    let mut d = founded();
     assert_eq!(incarnation(d.claim(1, 1, 1)), (Code::Ok, 1), "it founded the world");
     assert_eq!(incarnation(d.claim(1, 1, 1)), (Code::Ok, 1));
     assert_eq!(incarnation(d.claim(1, 2, 1)), (Code::Superseded, 1), "another folder has that one");
@@ -88,6 +84,35 @@ fn a_founding_folder_keeps_the_first_incarnation_and_its_successor_never_gets_it
     assert_eq!(incarnation(d.claim(2, 9, 2)), (Code::Ok, 2));
     assert_eq!(incarnation(d.claim(3, 1, 7)), (Code::Refused, 0), "never issued");
     assert_eq!(incarnation(d.register(4, 1)), (Code::Ok, 1), "a node that came later");
+    d.check();
+}
+
+/// A world whose first three nodes founded it.
+fn founded() -> Directory {
+    let mut founded = genesis(1);
+    let founders = (1..=3).map(|n| ReplicaId::new(NodeId(n), 1.into()).0).collect();
+    founded.plans.push(GroupPlan { group: GroupId::directory(WORLD).0, replicas: founders });
+    let mut d = Directory::default();
+    assert_eq!(code(&d.apply(Body::Genesis(founded))), Code::Ok);
+    d
+}
+
+#[test]
+fn what_the_realm_issued_is_recorded_when_it_is_above_everything_known() {
+    let incarnation = |answer: DirectoryAnswer| (code(&answer), answer.node.unwrap_or_default().incarnation);
+    let mut d = founded();
+    assert_eq!(incarnation(d.issued(2, 9, 1)), (Code::Superseded, 1), "a founder took the first");
+    assert_eq!(incarnation(d.issued(2, 9, 2)), (Code::Ok, 2));
+    assert_eq!(incarnation(d.issued(2, 9, 2)), (Code::Ok, 2), "retried");
+    assert_eq!(incarnation(d.issued(2, 9, 7)), (Code::Ok, 2), "a folder keeps what it has");
+    assert_eq!(incarnation(d.issued(2, 8, 2)), (Code::Superseded, 2), "never two folders with one incarnation");
+    assert_eq!(incarnation(d.issued(2, 8, 5)), (Code::Ok, 5));
+    assert_eq!(incarnation(d.issued(2, 7, 4)), (Code::Superseded, 4), "issued before, came later");
+    assert_eq!(incarnation(d.claim(2, 9, 2)), (Code::Superseded, 2));
+    assert_eq!(incarnation(d.claim(2, 8, 5)), (Code::Ok, 5));
+    assert_eq!(incarnation(d.issued(4, 1, 1)), (Code::Ok, 1), "a node that came later");
+    // Orders of before there was a realm mean what they meant.
+    assert_eq!(incarnation(d.register(2, 6)), (Code::Ok, 6));
     d.check();
 }
 

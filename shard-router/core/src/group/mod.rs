@@ -7,6 +7,8 @@
 pub(crate) mod ack;
 pub(crate) mod cut;
 pub(crate) mod inbox;
+pub(crate) mod node;
+pub(crate) mod plan;
 pub(crate) mod post;
 
 use std::collections::BTreeSet;
