@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use marchland_proto::net::{ClusterSecurity, Transport};
 use marchland_storage::raft_log::{LogOp, RaftLog};
-use marchland_types::{GroupId, LogIndex, ReplicaId, planted};
+use marchland_types::{GroupId, LogIndex, NodeId, ReplicaId, planted};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -132,6 +132,10 @@ impl NodeInner {
 
     pub(crate) fn standing(&self, replica: ReplicaId) -> Standing {
         self.options.addresses.standing(replica)
+    }
+
+    pub(crate) fn hosts_realm(&self, node: NodeId) -> bool {
+        self.options.addresses.hosts_realm(node)
     }
 
     pub(crate) fn timings(&self) -> &Timings {

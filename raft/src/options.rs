@@ -19,6 +19,11 @@ pub trait AddressBook: Send + Sync + 'static {
 
     /// What is known of this pair of node and incarnation.
     fn standing(&self, replica: ReplicaId) -> Standing;
+
+    /// Whether a node hosts a replica of the realm. The realm belongs to no world, so no certificate says who may speak for it.
+    fn hosts_realm(&self, _node: NodeId) -> bool {
+        false
+    }
 }
 
 /// Whether a pair of node and incarnation may speak.

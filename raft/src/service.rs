@@ -47,9 +47,20 @@ impl RaftService {
     }
 }
 
+/// Whether a peer may speak about this group at all.
+fn may_speak(node: &NodeInner, peer: &PeerIdentity, group: GroupId) -> bool {
+    match group.kind() {
+        // Its hosts are of whichever worlds: this node was told which ones they are.
+        Some(GroupKind::Realm) => peer.roles.contains(&Role::Shard) && node.hosts_realm(peer.node),
+        Some(GroupKind::Directory | GroupKind::Vault | GroupKind::Region | GroupKind::Service | GroupKind::Bench) | None => {
+            peer.may(Role::Shard, group.world())
+        }
+    }
+}
+
 /// Whether `from`, on a connection of `peer`, may speak to `to` about this group.
 fn admit(node: &NodeInner, peer: &PeerIdentity, from: ReplicaId, to: ReplicaId, group: GroupId) -> Result<(), RaftError> {
-    if !peer.may(Role::Shard, group.world()) {
+    if !may_speak(node, peer, group) {
         return Err(Refusal::Forbidden.with(format!("{peer} may not speak raft for {group}")));
     }
     if from.node() != peer.node {
@@ -63,8 +74,9 @@ fn admit(node: &NodeInner, peer: &PeerIdentity, from: ReplicaId, to: ReplicaId, 
         Standing::Superseded => {
             Err(Refusal::OtherReplica.with(format!("replica {from} was superseded: its node has another data folder now")))
         }
-        // From the directory's own log this node learns who was issued: it can not know that before it is told.
-        Standing::Unknown if group.kind() == Some(GroupKind::Directory) || node.has_member(group, from) => Ok(()),
+        // From their own logs this node learns who was issued: it can not know that before it is told.
+        Standing::Unknown if matches!(group.kind(), Some(GroupKind::Realm | GroupKind::Directory)) => Ok(()),
+        Standing::Unknown if node.has_member(group, from) => Ok(()),
         Standing::Unknown => Err(Refusal::OtherReplica.with(format!("replica {from} was never issued"))),
     }
 }

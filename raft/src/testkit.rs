@@ -44,6 +44,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Book {
     addresses: Mutex<BTreeMap<NodeId, String>>,
     standing: Mutex<BTreeMap<ReplicaId, Standing>>,
+    realm_hosts: Mutex<BTreeSet<NodeId>>,
 }
 
 impl Book {
@@ -56,6 +57,11 @@ impl Book {
     pub fn set_standing(&self, replica: ReplicaId, standing: Standing) {
         lock(&self.standing).insert(replica, standing);
     }
+
+    /// From here on, this node hosts a replica of the realm.
+    pub fn enter_realm_host(&self, node: NodeId) {
+        lock(&self.realm_hosts).insert(node);
+    }
 }
 
 impl AddressBook for Book {
@@ -65,6 +71,10 @@ impl AddressBook for Book {
 
     fn standing(&self, replica: ReplicaId) -> Standing {
         lock(&self.standing).get(&replica).copied().unwrap_or(Standing::Issued)
+    }
+
+    fn hosts_realm(&self, node: NodeId) -> bool {
+        lock(&self.realm_hosts).contains(&node)
     }
 }
 

@@ -71,8 +71,16 @@ async fn role_world_sender_receiver_and_group_are_checked() {
     let mine = || cluster.identity(2);
 
     let edge = PeerIdentity { roles: [PeerRole::Edge, PeerRole::Admin].into(), ..mine() };
-    assert_eq!(code(&ask(&cluster, edge, me, you, group_id(), Some(vote(99))).await), FORBIDDEN);
+    assert_eq!(code(&ask(&cluster, edge.clone(), me, you, group_id(), Some(vote(99))).await), FORBIDDEN);
     let elsewhere = PeerIdentity { worlds: Some([WorldId(2)].into()), ..mine() };
+    assert_eq!(code(&ask(&cluster, elsewhere.clone(), me, you, group_id(), Some(vote(99))).await), FORBIDDEN);
+
+    // The realm belongs to no world: whoever hosts it may speak, of whichever world, and nobody else.
+    let realm = GroupId::realm();
+    assert_eq!(code(&ask(&cluster, mine(), me, you, realm, Some(vote(99))).await), FORBIDDEN);
+    cluster.book.enter_realm_host(NodeId(2));
+    assert_eq!(code(&ask(&cluster, elsewhere.clone(), me, you, realm, Some(vote(99))).await), UNKNOWN_GROUP);
+    assert_eq!(code(&ask(&cluster, edge, me, you, realm, Some(vote(99))).await), FORBIDDEN);
     assert_eq!(code(&ask(&cluster, elsewhere, me, you, group_id(), Some(vote(99))).await), FORBIDDEN);
 
     // Speaks for another node; to another incarnation; as a replica that was never issued.

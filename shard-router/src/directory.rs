@@ -8,6 +8,7 @@ use marchland_types::seam::Clock;
 use marchland_types::{GroupId, ReplicaId, WorldId};
 
 use crate::delivery::Deliver;
+use crate::issuer::Issuer;
 use crate::machine::KeyedMachine;
 use crate::options::{BadOptions, DirectoryOptions, PumpOptions};
 use crate::outbox::KeyedOutbox;
@@ -16,7 +17,7 @@ use crate::registry::Registry;
 use crate::service::DirectoryService;
 use crate::view::DirectoryView;
 
-/// Why a replica of a directory or a vault could not be opened.
+/// Why a replica of a directory, a vault or the realm could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenDirectoryError {
     /// Its records are damaged or of a newer version.
@@ -38,12 +39,14 @@ pub struct Directory<K, C> {
 
 impl<K: KeyedStore, C: Clock> Directory<K, C> {
     /// Opens the replica of `world` on this node. A store that lost its records is filled from `peers` before the group
-    /// starts. The registry learns of every node that it has, now and later.
+    /// starts. The registry learns of every node that it has, now and later. New folders get what `issuer` issues; without one, the
+    /// directory issues by itself.
     pub async fn open(
         raft: &RaftNode,
         world: WorldId,
         store: K,
         (clock, registry): (C, Registry),
+        issuer: Option<Arc<dyn Issuer>>,
         peers: &[ReplicaId],
         options: DirectoryOptions,
     ) -> Result<Self, OpenDirectoryError> {
@@ -51,7 +54,8 @@ impl<K: KeyedStore, C: Clock> Directory<K, C> {
         let id = GroupId::directory(world);
         let machine = Arc::new(KeyedMachine::directory(id, store, registry).await?);
         let group = raft.rebuild_group(id, machine.clone(), peers).await?;
-        let service = Arc::new(DirectoryService::new(world, group, DirectoryView::new(machine.store().clone()), clock, options));
+        let view = DirectoryView::new(machine.store().clone());
+        let service = Arc::new(DirectoryService::new(world, group, view, clock, options).issued_by(issuer));
         Ok(Self { machine, service })
     }
 

@@ -85,6 +85,23 @@ async fn located<K: KeyedStore>(records: &Records<K>, before: u64) -> Result<Vec
     Ok(characters)
 }
 
+/// Of the realm, which has neither characters nor items: its state hash tells replicas apart.
+pub(crate) async fn realm<K: KeyedStore>(id: GroupId, records: &Records<K>, cut: CutNumber) -> InspectReply {
+    let told = async {
+        if cut.0 != 0 {
+            return Ok(reply(&kept_cut(id, records, cut).await?));
+        }
+        for _ in 0..TRIES {
+            let now = now(records).await?;
+            if is_still(records, &now).await? {
+                return Ok(reply(&now));
+            }
+        }
+        Err(restless(id))
+    };
+    answer(id, told.await)
+}
+
 /// Of a vault.
 pub(crate) async fn vault<K: KeyedStore>(id: GroupId, records: &Records<K>, cut: CutNumber) -> InspectReply {
     let told = async {

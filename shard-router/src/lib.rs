@@ -1,7 +1,8 @@
-//! The directory and the vaults of a world as they run: keyed raft groups on the world's nodes, their services, the directory's
-//! clients, and the pump that delivers channels between groups.
+//! The directory and the vaults of a world as they run, and the realm that all worlds share: keyed raft groups, their services,
+//! the clients of directory and realm, and the pump that delivers channels between groups.
 //!
 //! ```text
+//! new folder ────────────────▶ DirectoryService ── RealmClient ─▶ RealmSlot ─▶ RealmService ─▶ the same
 //! edge ── DirectoryClient ──▶ Directories ─▶ DirectoryService ─▶ Group::propose ─▶ raft ─▶ KeyedMachine ─▶ KeyedStore
 //!         PeerDelivery ────▶ Vaults ─────▶ VaultService ──────┘                             │ posted
 //!         region's owner  ◀── PeerDelivery ◀── ChannelPump (only while this replica leads) ◀┘
@@ -14,18 +15,20 @@
 //! - A sign-in is answered from committed state. One whose outcome is unknown is tried again with the same request id, here
 //!   and by the client, and takes effect once.
 //! - Where a character is, is read after a barrier; the map may be older than the newest, and carries its epoch.
-//! - A node whose data folder was lost has a new incarnation, and whoever leads a group puts the new replica into the place of
+//! - An incarnation is issued by the realm, and recorded by the node's directory before anybody is told. A node whose data folder was lost has a new incarnation, and whoever leads a group puts the new replica into the place of
 //!   the old one.
 //!
 //! - What a vault held at a cut is told exactly, while entries go on being applied.
 //!
 //! The pump knows nothing of directories: regions deliver with it, too.
 
+mod asking;
 mod client;
 mod delivery;
 mod directory;
 mod group;
 mod inspect;
+mod issuer;
 mod machine;
 mod members;
 mod options;
@@ -33,6 +36,10 @@ mod orders;
 mod outbox;
 mod peers;
 mod pump;
+mod realm;
+mod realm_client;
+mod realm_service;
+mod realm_told;
 mod records;
 mod registry;
 mod server;
@@ -48,6 +55,7 @@ pub use delivery::{Deliver, DeliverError, PeerDelivery, Routes};
 pub use directory::{Directory, OpenDirectoryError};
 pub use group::KeyedGroup;
 pub use inspect::Audited;
+pub use issuer::Issuer;
 pub use machine::KeyedMachine;
 pub use marchland_router_core as core;
 pub use members::keep_members;
@@ -56,6 +64,10 @@ pub use orders::OrderError;
 pub use outbox::{KeyedOutbox, KeyedService};
 pub use peers::Peers;
 pub use pump::{ChannelPump, Outbox, OutboxError};
+pub use realm::Realm;
+pub use realm_client::{RealmClient, RealmError};
+pub use realm_service::{RealmService, RealmSlot};
+pub use realm_told::keep_realm_told;
 pub use records::{ReadError, Records};
 pub use registry::Registry;
 pub use server::Directories;
@@ -63,4 +75,4 @@ pub use service::DirectoryService;
 pub use vault::Vault;
 pub use vault_service::VaultService;
 pub use vaults::Vaults;
-pub use view::DirectoryView;
+pub use view::{DirectoryView, RealmView};

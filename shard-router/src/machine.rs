@@ -1,4 +1,4 @@
-//! The state machine of a keyed group, a directory or a vault, over the keyed store.
+//! The state machine of a keyed group, a directory, a vault or the realm, over the keyed store.
 //!
 //! Entries are applied in batches. Records that a transition asks for are fetched once and then kept up to date by
 //! the batch's own writes; at its end everything is written at once, with the position reached. What a batch knew the next
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use marchland_proto::storage::DirectoryApplied;
 use marchland_raft::{Applied, BoxFuture, Entry, Machine, MachineFault, Payload, Role, Snapshot};
-use marchland_router_core::{KEYED_FORMAT, Key, Lookup, Read, Stop, apply, apply_vault};
+use marchland_router_core::{KEYED_FORMAT, Key, Lookup, Read, Stop, apply, apply_realm, apply_vault};
 use marchland_storage::keyed::{Batch, KeyedError, KeyedStore};
 use marchland_types::{GroupId, LogIndex, Position, Term, point};
 use prost::Message;
@@ -26,7 +26,6 @@ use tokio::sync::watch;
 use crate::records::Records;
 use crate::registry::Registry;
 use crate::snapshot::{Incoming, Outgoing};
-use crate::view::DirectoryView;
 
 /// Records that are kept from one batch to the next, and their bytes.
 const RECENT_MAX: usize = 256;
@@ -39,6 +38,8 @@ enum Kind {
     /// A directory. The registry learns of every node that it has.
     Directory(Registry),
     Vault,
+    /// The realm. The registry learns of every node that it has.
+    Realm(Registry),
 }
 
 /// What an entry did: writes, its answer's bytes, whether anything was posted.
@@ -84,13 +85,19 @@ impl Kind {
                 let done = apply_vault(view, group, index, command)?;
                 Ok((done.writes, done.answer.encode_to_vec().into(), !done.posted.is_empty()))
             }
+            Self::Realm(_) => {
+                let done = apply_realm(view, index, command)?;
+                Ok((done.writes, done.answer.encode_to_vec().into(), !done.posted.is_empty()))
+            }
         }
     }
 
     /// Takes in all of a store.
     async fn learn_all<K: KeyedStore>(&self, store: &K) -> Result<(), String> {
         match self {
-            Self::Directory(registry) => registry.read(&DirectoryView::new(store.clone())).await.map_err(|e| e.to_string()),
+            Self::Directory(registry) | Self::Realm(registry) => {
+                registry.read(&Records::new(store.clone())).await.map_err(|e| e.to_string())
+            }
             Self::Vault => Ok(()),
         }
     }
@@ -98,7 +105,7 @@ impl Kind {
     /// Takes in what has been written.
     fn learn(&self, written: Vec<Bytes>) -> Result<(), prost::DecodeError> {
         match self {
-            Self::Directory(registry) => written.into_iter().try_for_each(|node| registry.learn(node)),
+            Self::Directory(registry) | Self::Realm(registry) => written.into_iter().try_for_each(|node| registry.learn(node)),
             Self::Vault => Ok(()),
         }
     }
@@ -114,6 +121,11 @@ impl<K: KeyedStore> KeyedMachine<K> {
     /// A vault's, over a store that holds nothing, or what an earlier run left in it.
     pub async fn vault(group: GroupId, store: K) -> Result<Self, MachineFault> {
         Self::open(group, store, Kind::Vault).await
+    }
+
+    /// The realm's, over a store that holds nothing, or what an earlier run left in it. The registry is told of every node in it.
+    pub async fn realm(group: GroupId, store: K, registry: Registry) -> Result<Self, MachineFault> {
+        Self::open(group, store, Kind::Realm(registry)).await
     }
 
     async fn open(group: GroupId, store: K, kind: Kind) -> Result<Self, MachineFault> {

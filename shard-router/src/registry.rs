@@ -1,6 +1,6 @@
-//! Which replicas may speak: the newest incarnation of every node, as this node's replica of the directory knows it.
+//! Which replicas may speak: the newest incarnation of every node, as this node's replicas of directory and realm know it.
 //!
-//! Shared between the directory's machine, which writes it, and raft, which asks it at every request. It only grows: what was
+//! Shared between the machines of directory and realm, which write it, and raft, which asks it at every request. It only grows: what was
 //! superseded once stays so. It may be behind the directory, and then calls a replica unknown that was just issued, never
 //! issued what was superseded here before.
 
@@ -16,8 +16,7 @@ use marchland_types::{Incarnation, NodeId, ReplicaId};
 use prost::Message;
 use tokio::sync::watch;
 
-use crate::records::ReadError;
-use crate::view::DirectoryView;
+use crate::records::{ReadError, Records};
 
 /// The newest incarnations. Cheap to clone; clones share.
 #[derive(Clone, Default)]
@@ -73,11 +72,9 @@ impl Registry {
     }
 
     /// Takes in every node's record.
-    pub(crate) async fn read<K: KeyedStore>(&self, view: &DirectoryView<K>) -> Result<(), ReadError> {
-        for node in view.nodes().await? {
-            self.enter(NodeId(node.node), Incarnation(node.incarnation));
-        }
-        Ok(())
+    pub(crate) async fn read<K: KeyedStore>(&self, records: &Records<K>) -> Result<(), ReadError> {
+        let enter = |_, node: DirectoryNode| self.enter(NodeId(node.node), Incarnation(node.incarnation));
+        records.each(&Key::Node(NodeId(0)), enter).await
     }
 }
 

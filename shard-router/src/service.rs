@@ -3,7 +3,7 @@
 //! Only the leader carries out orders; others name it. An order with an unknown outcome is proposed again until its deadline:
 //! all of them take effect once, however often they are committed.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use marchland_proto::cluster::{
@@ -13,18 +13,20 @@ use marchland_proto::cluster::{
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role};
 use marchland_proto::storage::directory_entry::Body;
-use marchland_proto::storage::{ChannelAck, CharacterSeed, Cut, DirectoryAnswer, SignInOrder};
+use marchland_proto::storage::{ChannelAck, CharacterSeed, Cut, DirectoryAnswer, NodeRegistration, RealmNode, SignInOrder};
 use marchland_raft::{BoxFuture, ProposeError};
 use marchland_router_core::{Name, TokenVerifier, encode_entry};
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::seam::Clock;
-use marchland_types::{CharacterId, CutNumber, GroupId, WorldId};
+use marchland_types::{CharacterId, CutNumber, GroupId, NodeId, ReplicaId, WorldId};
 
 use crate::group::KeyedGroup;
 use crate::inspect::{self, Audited, cut_reply, not_seeded};
+use crate::issuer::Issuer;
 use crate::options::DirectoryOptions;
 use crate::orders::{OrderError, Orders, Taken};
 use crate::outbox::KeyedService;
+use crate::realm_client::RealmError;
 use crate::records::{ReadError, Records};
 use crate::view::DirectoryView;
 
@@ -35,13 +37,20 @@ pub struct DirectoryService<G, K, C> {
     view: DirectoryView<K>,
     /// Never changes once the world has begun.
     verifier: OnceLock<TokenVerifier>,
+    issuer: Option<Arc<dyn Issuer>>,
 }
 
 impl<G: KeyedGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
     /// Over a group and the records of its machine.
     pub fn new(world: WorldId, group: G, view: DirectoryView<K>, clock: C, options: DirectoryOptions) -> Self {
         let orders = Orders::new(GroupId::directory(world), group, clock, options);
-        Self { world, orders, view, verifier: OnceLock::new() }
+        Self { world, orders, view, verifier: OnceLock::new(), issuer: None }
+    }
+
+    /// From here on new folders get the incarnation that this one issues; without one, the directory issues by itself.
+    #[must_use]
+    pub fn issued_by(self, issuer: Option<Arc<dyn Issuer>>) -> Self {
+        Self { issuer, ..self }
     }
 
     /// Whose directory it is.
@@ -137,11 +146,7 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
         let Some(_call) = self.orders.call() else { return code(Code::Unavailable, 0) };
         if request.character != 0 {
             let barrier = match self.orders.leading() {
-                Ok(()) => self.orders.group.read_barrier().await.map_err(|error| match error {
-                    ProposeError::NotLeader { leader, .. } => OrderError::NotLeader { leader },
-                    ProposeError::Refused { reason, .. } | ProposeError::Unknown { reason, .. } => OrderError::Busy(reason),
-                    ProposeError::Fault { reason, .. } => OrderError::Fault(reason),
-                }),
+                Ok(()) => self.read_barrier().await,
                 Err(error) => Err(error),
             };
             if let Err(error) = barrier {
@@ -191,6 +196,10 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
         let Some(_call) = self.orders.call() else {
             return refused(Code::Unavailable, format!("{} calls are in flight", self.orders.options.calls_in_flight), 0);
         };
+        let node = match self.with_issued(node).await {
+            Ok(node) => node,
+            Err((code, leader, reason)) => return refused(code, reason, leader),
+        };
         match self.order(Body::Node(node)).await {
             Ok(answer) => RegisterReply {
                 code: answer.code,
@@ -203,6 +212,43 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
                 refused(code, error.to_string(), leader)
             }
         }
+    }
+
+    /// A folder that asks for an incarnation and has none yet gets the one that the realm issues: it is recorded with the folder.
+    async fn with_issued(&self, mut node: NodeRegistration) -> Result<NodeRegistration, (Code, u64, String)> {
+        node.issued = 0;
+        let Some(issuer) = self.issuer.as_ref().filter(|_| node.incarnation == 0) else { return Ok(node) };
+        // What is malformed is refused where it is applied.
+        let Ok(folder) = <[u8; 16]>::try_from(&node.folder_id[..]) else { return Ok(node) };
+        let failed = |error: OrderError| {
+            let (code, leader) = error.reply();
+            (code, leader, error.to_string())
+        };
+        let unreadable = |error: ReadError| failed(OrderError::Fault(error.to_string()));
+        // A leader that was just elected may not have applied yet what the last one recorded.
+        self.read_barrier().await.map_err(failed)?;
+        let id = NodeId(node.node);
+        if self.view.folder(id, folder).await.map_err(unreadable)?.is_some() {
+            return Ok(node);
+        }
+        let newest = self.view.node(id).await.map_err(unreadable)?.map_or(0, |known| known.incarnation);
+        let plan = self.view.plan(self.orders.id).await.map_err(unreadable)?;
+        let founding = plan.iter().flat_map(|plan| &plan.replicas).map(|id| ReplicaId(*id)).find(|founder| founder.node() == id);
+        let taken = newest.max(founding.map_or(0, |founder| founder.incarnation().0));
+        let order = RealmNode { world: self.world.0, node: Some(node.clone()), at_least: taken.saturating_add(1) };
+        match issuer.issue(order).await {
+            Ok(issued) => Ok(NodeRegistration { issued: issued.0, ..node }),
+            Err(RealmError::Refused { code, reason }) => Err((code, 0, format!("the realm refuses: {reason}"))),
+            Err(error @ RealmError::Unknown { .. }) => Err((Code::Unavailable, 0, error.to_string())),
+        }
+    }
+
+    async fn read_barrier(&self) -> Result<(), OrderError> {
+        self.orders.group.read_barrier().await.map_err(|error| match error {
+            ProposeError::NotLeader { leader, .. } => OrderError::NotLeader { leader },
+            ProposeError::Refused { reason, .. } | ProposeError::Unknown { reason, .. } => OrderError::Busy(reason),
+            ProposeError::Fault { reason, .. } => OrderError::Fault(reason),
+        })
     }
 
     /// Takes messages of another group's channel: they are committed when this says so.

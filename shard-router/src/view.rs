@@ -1,6 +1,8 @@
-//! Reading a directory's records, with the guarantees of [`Records`].
+//! Reading the records of a directory or of the realm, with the guarantees of [`Records`].
 
-use marchland_proto::storage::{DirectoryCharacter, DirectoryFolder, DirectoryGenesis, DirectoryNode, GroupPlan};
+use marchland_proto::storage::{
+    DirectoryCharacter, DirectoryFolder, DirectoryGenesis, DirectoryNode, GroupPlan, RealmGenesis, RealmWorld,
+};
 use marchland_router_core::{Key, RegionMap};
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::{CharacterId, GroupId, MapEpoch, NodeId, ReplicaId, WorldId};
@@ -82,5 +84,42 @@ impl<K: KeyedStore> DirectoryView<K> {
         let Some(bytes) = self.records.bytes(&key).await? else { return Ok(None) };
         let number = <[u8; 8]>::try_from(&bytes[..]).map_err(|_| ReadError::Damaged(key))?;
         self.character(CharacterId(u64::from_be_bytes(number))).await
+    }
+}
+
+/// The records of the realm.
+#[derive(Clone)]
+pub struct RealmView<K> {
+    records: Records<K>,
+}
+
+impl<K: KeyedStore> RealmView<K> {
+    /// Of this store.
+    pub fn new(store: K) -> Self {
+        Self { records: Records::new(store) }
+    }
+
+    /// The records that every keyed group has.
+    pub fn records(&self) -> &Records<K> {
+        &self.records
+    }
+
+    /// What the realm began with, its own plan with it; `None` before genesis.
+    pub async fn genesis(&self) -> Result<Option<RealmGenesis>, ReadError> {
+        let Some(genesis) = self.records.read::<RealmGenesis>(Key::Realm).await? else { return Ok(None) };
+        Ok(Some(RealmGenesis { plan: self.records.read(Key::Plan(GroupId::realm())).await?, ..genesis }))
+    }
+
+    /// A world, the plan of its directory with it.
+    pub async fn world(&self, world: WorldId) -> Result<Option<RealmWorld>, ReadError> {
+        let Some(record) = self.records.read::<RealmWorld>(Key::RealmWorld(world)).await? else { return Ok(None) };
+        Ok(Some(RealmWorld { plan: self.records.read(Key::Plan(GroupId::directory(world))).await?, ..record }))
+    }
+
+    /// Every node, in the order of ids.
+    pub async fn nodes(&self) -> Result<Vec<DirectoryNode>, ReadError> {
+        let mut nodes = Vec::new();
+        self.records.each(&Key::Node(NodeId(0)), |_, node| nodes.push(node)).await?;
+        Ok(nodes)
     }
 }

@@ -53,6 +53,7 @@ async fn start(node: u32, disk: &SimDisk, book: &Arc<Book>) -> Node {
         WORLD,
         store.clone(),
         (TestClock::default(), Registry::default()),
+        None,
         &peers,
         DirectoryOptions::default(),
     )

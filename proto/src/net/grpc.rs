@@ -66,6 +66,7 @@ cluster_clients!(
     crate::cluster::raft_transport_client::RaftTransportClient<Channel>,
     crate::cluster::regions_client::RegionsClient<Channel>,
     crate::cluster::directory_client::DirectoryClient<Channel>,
+    crate::cluster::realm_client::RealmClient<Channel>,
     crate::cluster::admin_client::AdminClient<Channel>
 );
 

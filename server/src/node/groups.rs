@@ -70,9 +70,16 @@ impl<S: Seams> Opening<'_, S> {
         let directory_id = GroupId::directory(world);
         let keyed = seams.open_keyed(&folder.keyed_dir(), settings.keyed).await?;
         let store = keyed.namespace(directory_id);
-        let directory =
-            Directory::open(raft, world, store, (seams.clock(), (*registry).clone()), &replicas, DirectoryOptions::default())
-                .await?;
+        let directory = Directory::open(
+            raft,
+            world,
+            store,
+            (seams.clock(), (*registry).clone()),
+            None,
+            &replicas,
+            DirectoryOptions::default(),
+        )
+        .await?;
         // Idempotent, and at every start: a node that was away when a group was founded comes in the same way. A later
         // incarnation founds nothing: whoever leads a group takes it in.
         let founds = raft.replica().incarnation() == birth::FIRST;
