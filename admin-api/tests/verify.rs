@@ -74,6 +74,22 @@ async fn all_groups_of_a_world_take_one_cut() {
 }
 
 #[tokio::test]
+async fn the_realm_is_looked_at_where_all_of_it_is_asked() {
+    let world = world();
+    world.lock().unwrap().more.insert(GroupId::realm(), (3, InspectReply { state_hash: 5, ..InspectReply::default() }));
+    let report = verdict(three(&world), 5_000).await.unwrap();
+    assert!(report.sound(), "{report:?}");
+    assert_eq!((report.regions, report.other_replicas), (1, 3));
+    let cut = |world: &World| (world.cut, world.more[&GroupId::realm()].0);
+    assert_eq!(cut(&world.lock().unwrap()), (4, 4), "one above the highest");
+    // Its leader may be on a node of another world: then this world's is not the place to ask for it.
+    world.lock().unwrap().realm_hosts = vec![1, 2, 7];
+    let report = verdict(three(&world), 5_000).await.unwrap();
+    assert_eq!((report.sound(), report.other_replicas), (true, 0));
+    assert_eq!(cut(&world.lock().unwrap()), (5, 4));
+}
+
+#[tokio::test]
 async fn what_is_planted_is_found() {
     let planted: [fn(&mut InspectReply); 3] = [|s| s.components[0].hash = 2, |s| s.state_hash = 2, |s| s.items.push(9)];
     for plant in planted {

@@ -5,8 +5,9 @@
 //! makes sense.
 
 mod grid;
+mod realm;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use frontier::ANIMALS_MAX;
@@ -15,6 +16,7 @@ use marchland_types::{NodeId, WorldId, limits};
 use serde::{Deserialize, Serialize};
 
 pub use self::grid::{GridConfig, REGIONS_MAX};
+pub use self::realm::{RealmAddress, RealmConfig};
 
 /// Why a configuration can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +66,9 @@ pub struct NodeConfig {
     pub tls: TlsConfig,
     /// Every node of the world that hosts replicas, this one included.
     pub members: Vec<MemberConfig>,
+    /// Where the realm lives. Without it: on the first three of `members`, or on the first one if they are fewer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realm: Option<RealmConfig>,
     /// The world.
     pub world: WorldConfig,
     /// Timings of raft.
@@ -297,6 +302,9 @@ pub struct DevelopmentConfig {
     pub token_key: PathBuf,
 }
 
+/// Nodes that host the realm when nothing is said: enough to survive the loss of one.
+pub const REALM_HOSTS: usize = 3;
+
 fn both_roles() -> Vec<String> {
     vec!["shard".into(), "edge".into()]
 }
@@ -348,6 +356,9 @@ impl NodeConfig {
         check(!nodes.is_empty() && nodes.len() <= 9, "members must name 1 to 9 nodes")?;
         check(nodes.len() % 2 == 1, "members must be an odd number: an even one survives no more failures and costs more")?;
         check(!self.is_shard() || nodes.contains(&self.node), "node has the role shard but is not among members")?;
+        if let Some(realm) = &self.realm {
+            realm.validate(&nodes)?;
+        }
         let raft = &self.raft;
         check(raft.heartbeat_ms >= 30, "raft.heartbeat_ms must be at least 30")?;
         check(raft.election_ms >= raft.heartbeat_ms * 2, "raft.election_ms must be at least twice raft.heartbeat_ms")?;
@@ -399,6 +410,19 @@ impl NodeConfig {
     /// The world.
     pub fn world_id(&self) -> WorldId {
         WorldId(self.world.id)
+    }
+
+    /// The nodes that host the realm, with their cluster addresses.
+    pub fn realm_hosts(&self) -> BTreeMap<NodeId, String> {
+        let mut known: BTreeMap<u32, &String> = self.members.iter().map(|member| (member.node, &member.grpc)).collect();
+        let hosts = match &self.realm {
+            Some(realm) => {
+                known.extend(realm.addresses.iter().map(|address| (address.node, &address.grpc)));
+                realm.nodes.clone()
+            }
+            None => known.keys().copied().take(if known.len() < REALM_HOSTS { 1 } else { REALM_HOSTS }).collect(),
+        };
+        hosts.iter().filter_map(|host| Some((NodeId(*host), (*known.get(host)?).clone()))).collect()
     }
 
     /// Its certificates.
@@ -480,6 +504,47 @@ mod tests {
             break_it(&mut config);
             let error = config.validate().unwrap_err();
             assert!(error.contains(word), "{error} does not name {word}");
+        }
+    }
+
+    #[test]
+    fn the_realm_lives_where_it_is_told_or_on_the_first_members() {
+        let mut config = sample();
+        let members = |numbers: &[u32]| {
+            let member =
+                |&node: &u32| MemberConfig { node, grpc: format!("n{node}:1"), ws: format!("ws://n{node}:2"), http: None };
+            numbers.iter().map(member).collect::<Vec<_>>()
+        };
+        let hosts = |config: &NodeConfig| config.realm_hosts().into_iter().map(|(node, at)| (node.0, at)).collect::<Vec<_>>();
+        let at = |node: u32| (node, format!("n{node}:1"));
+        config.members = members(&[5, 1, 4, 2, 3]);
+        assert_eq!(hosts(&config), [at(1), at(2), at(3)]);
+        config.members = members(&[1]);
+        assert_eq!(hosts(&config), [at(1)]);
+        let elsewhere = |node: u32| RealmAddress { node, grpc: format!("n{node}:1") };
+        config.realm = Some(RealmConfig { nodes: vec![7, 1, 8], addresses: vec![elsewhere(7), elsewhere(8)] });
+        assert_eq!(config.validate(), Ok(()));
+        assert_eq!(hosts(&config), [at(1), at(7), at(8)]);
+        let text = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<NodeConfig>(&text).unwrap(), config);
+        let realm = |nodes: &[u32], addresses: &[u32]| RealmConfig {
+            nodes: nodes.to_vec(),
+            addresses: addresses.iter().copied().map(elsewhere).collect(),
+        };
+        for (bad, word) in [
+            (realm(&[], &[]), "1 to 7"),
+            (realm(&[1, 7], &[7]), "odd"),
+            (realm(&[1, 1, 7], &[7]), "once"),
+            (realm(&[0], &[]), "from 1"),
+            (realm(&[1, 2, 3, 4, 5, 6, 7, 8, 9], &[2, 3, 4, 5, 6, 7, 8, 9]), "1 to 7"),
+            (realm(&[1, 7, 8], &[7]), "must have node 8"),
+            (realm(&[1], &[7]), "must not have node 7"),
+            (realm(&[1], &[1]), "must not have node 1"),
+            (realm(&[1, 7, 8], &[7, 8, 8]), "twice"),
+        ] {
+            config.realm = Some(bad);
+            let error = config.validate().unwrap_err();
+            assert!(error.contains(word), "{error} does not say {word}");
         }
     }
 

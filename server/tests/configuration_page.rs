@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use marchland_server::config::{
-    AdminConfig, DevelopmentConfig, EdgeTlsConfig, GroundConfig, MemberConfig, NodeConfig, RaftConfig, RulesConfig, StorageConfig,
+    AdminConfig, DevelopmentConfig, EdgeTlsConfig, GroundConfig, MemberConfig, NodeConfig, RaftConfig, RealmAddress, RealmConfig,
+    RulesConfig, StorageConfig,
 };
 use toml::Value;
 
@@ -72,6 +73,7 @@ fn smallest() -> &'static str {
 fn fullest() -> NodeConfig {
     let mut config: NodeConfig = toml::from_str(smallest()).expect("the example is a configuration");
     config.edge.tls = Some(EdgeTlsConfig { certificate: "c".into(), key: "k".into() });
+    config.realm = Some(RealmConfig { nodes: vec![3], addresses: vec![RealmAddress { node: 3, grpc: "g".into() }] });
     config.admin = Some(AdminConfig { token_file: "t".into() });
     config.development = Some(DevelopmentConfig { token_key: "t".into() });
     config.members.push(MemberConfig { node: 2, grpc: "g".into(), ws: "w".into(), http: Some("h".into()) });

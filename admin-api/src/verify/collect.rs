@@ -8,7 +8,8 @@
 //! Owners change and nodes restart meanwhile: an attempt that fails for such a reason is made anew until the time is over. A loss is
 //! looked at once more, at another cut: what is lost stays lost.
 //!
-//! Regions must answer. Vaults and the directory are looked at where they show their state.
+//! Regions must answer. Vaults and the directory are looked at where they show their state; so is the realm, if the nodes that were asked
+//! are all of its hosts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -126,7 +127,7 @@ async fn attempt(cluster: &AdminCluster, end: Instant) -> Result<VerifyReport, V
 
 async fn survey(cluster: &AdminCluster) -> Result<Survey<'_>, VerifyError> {
     let mut survey = Survey { nodes: BTreeMap::new(), groups: BTreeMap::new(), present: BTreeMap::new() };
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut realm_hosts) = (BTreeSet::new(), BTreeSet::new());
     for node in &cluster.nodes {
         let status = node.status().await?;
         survey.nodes.insert(NodeId(status.node), node);
@@ -134,10 +135,13 @@ async fn survey(cluster: &AdminCluster) -> Result<Survey<'_>, VerifyError> {
             let group = GroupId(replica.group);
             let owned = match group.kind() {
                 Some(GroupKind::Region) => replica.owner,
-                Some(GroupKind::Directory | GroupKind::Vault) => replica.role == "leader",
-                Some(GroupKind::Realm | GroupKind::Service | GroupKind::Bench) | None => continue,
+                Some(GroupKind::Realm | GroupKind::Directory | GroupKind::Vault) => replica.role == "leader",
+                Some(GroupKind::Service | GroupKind::Bench) | None => continue,
             };
             seen.insert(group);
+            if group == GroupId::realm() {
+                realm_hosts.extend(replica.voters.iter().chain(&replica.learners).map(|id| ReplicaId(*id).node()));
+            }
             survey.present.insert((group, ReplicaId(replica.replica)), (replica.diverged, replica.fault));
             if owned {
                 let replicas = replica.voters.iter().chain(&replica.learners).map(|id| ReplicaId(*id)).collect();
@@ -147,6 +151,11 @@ async fn survey(cluster: &AdminCluster) -> Result<Survey<'_>, VerifyError> {
     }
     if !seen.iter().any(|group| group.kind() == Some(GroupKind::Region)) {
         return Err(VerifyError::NoRegion);
+    }
+    // Its replicas may be on nodes of worlds that nobody asks for.
+    if !realm_hosts.iter().all(|host| survey.nodes.contains_key(host)) {
+        seen.remove(&GroupId::realm());
+        survey.groups.remove(&GroupId::realm());
     }
     // A vault without a leader is no vault without characters: what is in it would be missed.
     match seen.iter().find(|group| !survey.groups.contains_key(group)) {

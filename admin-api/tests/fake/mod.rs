@@ -36,6 +36,8 @@ pub struct World {
     pub state: InspectReply,
     /// Further groups of the same owner: each with its cut and its state.
     pub more: BTreeMap<GroupId, (u64, InspectReply)>,
+    /// Where the realm lives, if it is among the further groups.
+    pub realm_hosts: Vec<u32>,
     /// Id that the next new character gets.
     pub next_character: u64,
     /// What each vault was told to make: from which id on, and how many.
@@ -76,6 +78,7 @@ pub fn world() -> Arc<Mutex<World>> {
         cut: 0,
         state,
         more: BTreeMap::new(),
+        realm_hosts: vec![1, 2, 3],
         next_character: 42,
         seeded: BTreeMap::new(),
         stumbles: 0,
@@ -113,7 +116,11 @@ impl AdminBackend for Node {
         let role = status.role.clone();
         let directory = GroupStatus { group: GroupId::directory(WorldId(1)).0, role, ..GroupStatus::default() };
         let more = |like: &GroupStatus| -> Vec<_> {
-            world.more.keys().map(|group| GroupStatus { group: group.0, ..like.clone() }).collect()
+            let voters = |group: GroupId| match group.kind() {
+                Some(GroupKind::Realm) => world.realm_hosts.iter().copied().map(replica).collect(),
+                _ => like.voters.clone(),
+            };
+            world.more.keys().map(|group| GroupStatus { group: group.0, voters: voters(*group), ..like.clone() }).collect()
         };
         let reply = StatusReply {
             node: self.number,

@@ -79,25 +79,30 @@ pub enum NodeError {
     Settings(String),
 }
 
-/// Addresses from the configuration, incarnations from the directory.
+/// Addresses from the configuration, incarnations from directory and realm.
 struct Book {
     members: BTreeMap<NodeId, Member>,
+    realm: BTreeMap<NodeId, String>,
     registry: Registry,
 }
 
 impl AddressBook for Book {
     fn address(&self, node: NodeId) -> Option<String> {
-        self.members.get(&node).map(|m| m.grpc.clone())
+        self.members.get(&node).map(|m| &m.grpc).or_else(|| self.realm.get(&node)).cloned()
     }
 
     fn standing(&self, replica: ReplicaId) -> Standing {
         match self.registry.standing(replica) {
             // A founder speaks before there is a directory that could know of it.
-            Standing::Unknown if replica.incarnation() == birth::FIRST && self.members.contains_key(&replica.node()) => {
+            Standing::Unknown if replica.incarnation() == birth::FIRST && self.address(replica.node()).is_some() => {
                 Standing::Issued
             }
             standing => standing,
         }
+    }
+
+    fn hosts_realm(&self, node: NodeId) -> bool {
+        self.realm.contains_key(&node)
     }
 }
 
@@ -158,6 +163,7 @@ impl<S: Seams> Node<S> {
                 .max_decoding_message_size(CLUSTER_MESSAGE_MAX_BYTES)
                 .max_encoding_message_size(CLUSTER_MESSAGE_MAX_BYTES),
         );
+        routes.add_service(front.realm().clone().into_server());
         routes.add_service(AdminService::server(source.clone(), settings.admin_token.clone()));
 
         let mut raft = None;
@@ -194,7 +200,11 @@ impl<S: Seams> Node<S> {
             let options = NodeOptions {
                 node: settings.node,
                 incarnation,
-                addresses: Arc::new(Book { members: settings.members.clone(), registry: registry.clone() }),
+                addresses: Arc::new(Book {
+                    members: settings.members.clone(),
+                    realm: settings.realm.clone(),
+                    registry: registry.clone(),
+                }),
                 timings: settings.timings.clone(),
                 limits: settings.limits.clone(),
             };

@@ -20,7 +20,7 @@ use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, peer_of};
 use marchland_raft::{Group, RaftService};
 use marchland_region::RegionsService;
-use marchland_router::{Directories, Vaults};
+use marchland_router::{Directories, RealmSlot, Vaults};
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 use marchland_types::seam::Clock;
@@ -73,21 +73,22 @@ impl RaftTransport for RaftSlot {
     }
 }
 
-/// The directories and vaults of this node, with an answer for those who ask before the world is made.
+/// The directories and vaults of this node and its replica of the realm, with an answer for those who ask before the world is made.
 pub(super) struct Front<K, C> {
     directories: Directories<Group, K, C>,
     vaults: Vaults<Group, K, C>,
+    realm: RealmSlot<Group, K, C>,
 }
 
 impl<K, C> Clone for Front<K, C> {
     fn clone(&self) -> Self {
-        Self { directories: self.directories.clone(), vaults: self.vaults.clone() }
+        Self { directories: self.directories.clone(), vaults: self.vaults.clone(), realm: self.realm.clone() }
     }
 }
 
 impl<K: KeyedStore, C: Clock> Front<K, C> {
     pub(super) fn new() -> Self {
-        Self { directories: Directories::default(), vaults: Vaults::default() }
+        Self { directories: Directories::default(), vaults: Vaults::default(), realm: RealmSlot::default() }
     }
 
     /// Where directories are put when they are open.
@@ -98,6 +99,11 @@ impl<K: KeyedStore, C: Clock> Front<K, C> {
     /// Where vaults are put when they are open.
     pub(super) fn vaults(&self) -> &Vaults<Group, K, C> {
         &self.vaults
+    }
+
+    /// Where the realm is put when it is open, if it is hosted here.
+    pub(super) fn realm(&self) -> &RealmSlot<Group, K, C> {
+        &self.realm
     }
 
     /// Takes messages for a directory or a vault of this node; `None` when they are for none.

@@ -1,4 +1,4 @@
-//! Opens a node's groups: the directory's, those of the vaults, and one for every region of the world.
+//! Opens a node's groups: the realm's if it hosts that, the directory's, those of the vaults, and one for every region of the world.
 //!
 //! All regions share the game, its parameters and the ground that these describe; each knows the map around itself.
 
@@ -7,11 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour};
+use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour, RealmGenesis, RealmWorld};
 use marchland_raft::{Group, RaftNode};
 use marchland_region::{GhostPosts, RegionMachine, RegionMachineOptions, RegionPort, RegionsService};
 use marchland_region_core::{Game, Ground, character_template};
-use marchland_router::{Audited, Directory, DirectoryOptions, PeerDelivery, Peers, PumpOptions, Registry, Vault};
+use marchland_router::{
+    Audited, ClientOptions, Directory, DirectoryOptions, Issuer, PeerDelivery, Peers, PumpOptions, Realm, RealmClient, Registry,
+    Vault, keep_realm_told,
+};
 use marchland_router_core::{MapRegion, RegionMap, grid};
 use marchland_storage::checkpoint::Checkpoints;
 use marchland_storage::folder::DataFolder;
@@ -23,6 +26,7 @@ use tokio::task::JoinSet;
 use super::admin::NodeAdmin;
 use super::assembly::NodeError;
 use super::birth;
+use super::founding::{Founding, found_realm};
 use super::front::Front;
 use super::keeper::{Keeper, open_with_state};
 use super::settings::NodeSettings;
@@ -69,25 +73,19 @@ impl<S: Seams> Opening<'_, S> {
 
         let directory_id = GroupId::directory(world);
         let keyed = seams.open_keyed(&folder.keyed_dir(), settings.keyed).await?;
-        let store = keyed.namespace(directory_id);
-        let directory = Directory::open(
-            raft,
-            world,
-            store,
-            (seams.clock(), (*registry).clone()),
-            None,
-            &replicas,
-            DirectoryOptions::default(),
-        )
-        .await?;
-        // Idempotent, and at every start: a node that was away when a group was founded comes in the same way. A later
-        // incarnation founds nothing: whoever leads a group takes it in.
+        // A later incarnation founds nothing: whoever leads a group takes it in.
         let founds = raft.replica().incarnation() == birth::FIRST;
-        if founds {
-            directory.group().initialize(&voters).await?;
-        } else {
+        if !founds {
             tracing::warn!(replica = %raft.replica(), "not a founding replica: waits to be a member of its groups");
         }
+        let realm_replica = self.open_realm(keyed.namespace(GroupId::realm()), front, founds, tasks).await?;
+        let hosts = settings.realm.iter().map(|(node, address)| (*node, address.clone())).collect();
+        let realm = Arc::new(RealmClient::new((*peers).clone(), hosts, 0, ClientOptions::default()));
+        let store = keyed.namespace(directory_id);
+        let issuer: Arc<dyn Issuer> = realm.clone();
+        let options = DirectoryOptions::default();
+        let told = (seams.clock(), (*registry).clone());
+        let directory = Directory::open(raft, world, store, told, Some(issuer), &replicas, options).await?;
 
         let mut audited: BTreeMap<GroupId, Arc<dyn Audited>> = BTreeMap::new();
         audited.insert(directory_id, directory.service());
@@ -96,18 +94,13 @@ impl<S: Seams> Opening<'_, S> {
             let id = GroupId::vault(world, k);
             let options = DirectoryOptions::default();
             let vault = Vault::open(raft, (world, k), keyed.namespace(id), seams.clock(), &replicas, options).await?;
-            if founds {
-                vault.group().initialize(&voters).await?;
-            }
             front.vaults().insert(vault.service());
             audited.insert(id, vault.service());
             vaults.push(vault);
         }
 
         let opened: Vec<(Arc<Machine<G, S>>, Group)> = futures::stream::iter(map.regions.regions())
-            .map(|region| {
-                self.open_region(&served, map.genesis(settings, &served, region), region, &replicas, founds.then_some(&voters))
-            })
+            .map(|region| self.open_region(&served, map.genesis(settings, &served, region), region, &replicas))
             .buffered(OPENED_AT_ONCE)
             .try_collect()
             .await?;
@@ -121,7 +114,7 @@ impl<S: Seams> Opening<'_, S> {
         let template = character_template(&served.game, &model).map_err(|unfit| unfit.to_string());
         front.directories().insert(directory.service());
         let groups: Vec<GroupId> = audited.keys().chain(ports.keys()).copied().collect();
-        let plan = |group: &GroupId| GroupPlan { group: group.0, replicas: voters.iter().map(|r| r.0).collect() };
+        let plan = |group: &GroupId| plan(*group, &voters);
         let directory_genesis = DirectoryGenesis {
             world: world.0,
             name: settings.world_name.clone(),
@@ -132,12 +125,32 @@ impl<S: Seams> Opening<'_, S> {
             vaults: VAULTS,
         };
         tasks.spawn(birth::found(directory.service(), directory_genesis, self.fatal.clone()));
+        let founding = Founding {
+            realm: realm.clone(),
+            directory: directory.service(),
+            world: RealmWorld {
+                world: world.0,
+                name: settings.world_name.clone(),
+                nodes: settings.members.keys().map(|node| node.0).collect(),
+                plan: Some(plan(&directory_id)),
+            },
+            others: vaults.iter().map(|v| v.group().clone()).chain(opened.iter().map(|(_, group)| group.clone())).collect(),
+            voters,
+            fatal: self.fatal.clone(),
+        };
+        if let Some(founding) = founding.needed().filter(|_| founds) {
+            tasks.spawn(founding.run());
+        }
+        tasks.spawn(keep_realm_told(directory.service(), realm, (*registry).clone()));
         let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
         let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members.clone()));
         tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
         for vault in vaults {
             tasks.spawn(vault.pump(delivery.clone(), PumpOptions::default()));
         }
+        // It is no group of this world.
+        let groups = realm_replica.iter().map(|_| GroupId::realm()).chain(groups).collect();
+        audited.extend(realm_replica.map(|realm| (GroupId::realm(), realm.service() as Arc<dyn Audited>)));
         source.set_groups((*raft).clone(), groups, ports, audited, (*registry).clone(), template);
         let members: Arc<BTreeMap<_, _>> = Arc::new(members.into_iter().collect());
         for (machine, group) in opened {
@@ -153,14 +166,41 @@ impl<S: Seams> Opening<'_, S> {
         Ok(())
     }
 
-    /// Opens one region's group; with `founders` it is founded if nobody did before.
+    /// Opens this node's replica of the realm, if it hosts one. It is initialised if nobody did before: its members are recorded by its
+    /// own genesis.
+    async fn open_realm(
+        &self,
+        store: S::Keyed,
+        front: &Front<S::Keyed, S::Clock>,
+        founds: bool,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Option<Realm<S::Keyed, S::Clock>>, NodeError> {
+        let Self { seams, settings, raft, registry, .. } = self;
+        if !settings.realm.contains_key(&settings.node) {
+            return Ok(None);
+        }
+        // Whichever replicas the nodes have now.
+        let replicas: Vec<_> = settings.realm.keys().map(|node| ReplicaId::new(*node, Incarnation(0))).collect();
+        let told = (seams.clock(), (*registry).clone());
+        let realm = Realm::open(raft, store, told, &replicas, DirectoryOptions::default()).await?;
+        let voters = settings.realm_voters();
+        if founds {
+            // Idempotent, and at every start: a node that was away when the group was founded comes in the same way.
+            realm.group().initialize(&voters).await?;
+        }
+        front.realm().set(realm.service());
+        let genesis = RealmGenesis { cluster: settings.cluster.clone(), plan: Some(plan(GroupId::realm(), &voters)) };
+        tasks.spawn(found_realm(realm.service(), genesis, self.fatal.clone()));
+        Ok(Some(realm))
+    }
+
+    /// Opens one region's group.
     async fn open_region<G: Game>(
         &self,
         served: &Served<G>,
         genesis: Genesis,
         region: &MapRegion,
         replicas: &[ReplicaId],
-        founders: Option<&BTreeSet<ReplicaId>>,
     ) -> Result<(Arc<Machine<G, S>>, Group), NodeError> {
         let machine = Arc::new(RegionMachine::new(RegionMachineOptions {
             group: region.group,
@@ -176,11 +216,12 @@ impl<S: Seams> Opening<'_, S> {
             ghosts: self.ghosts.clone(),
         }));
         let group = open_with_state(self.raft, region.group, machine.clone(), replicas).await?;
-        if let Some(voters) = founders {
-            group.initialize(voters).await?;
-        }
         Ok((machine, group))
     }
+}
+
+fn plan(group: GroupId, voters: &BTreeSet<ReplicaId>) -> GroupPlan {
+    GroupPlan { group: group.0, replicas: voters.iter().map(|replica| replica.0).collect() }
 }
 
 /// The map of a new world.

@@ -11,6 +11,7 @@
 mod admin;
 mod assembly;
 mod birth;
+mod founding;
 mod front;
 mod groups;
 mod handover;

@@ -1,4 +1,4 @@
-//! Lets a node's directories and vaults rest when nothing is written to them, as regions let theirs when they fall asleep.
+//! Lets a node's realm, directories and vaults rest when nothing is written to them, as regions let theirs when they fall asleep.
 //!
 //! Whatever is wanted of such a group wakes it, a read included: nobody has to know that it rests.
 
@@ -20,7 +20,8 @@ pub(super) async fn let_rest(raft: RaftNode) {
     loop {
         sleep(LOOK_EVERY).await;
         let groups = raft.groups();
-        let keyed = |group: &&Group| matches!(group.id().kind(), Some(GroupKind::Directory | GroupKind::Vault));
+        let keyed =
+            |group: &&Group| matches!(group.id().kind(), Some(GroupKind::Realm | GroupKind::Directory | GroupKind::Vault));
         for group in groups.iter().filter(keyed).filter(|group| !group.is_at_rest()) {
             if quiet.look(group.id(), &group.status(), Instant::now()) && group.rest().await {
                 tracing::debug!(group = %group.id(), "rests");

@@ -21,6 +21,8 @@ use crate::config::{GridConfig, KeyedEngineConfig, NodeConfig};
 /// What a node is told, in the types of its parts.
 #[derive(Clone)]
 pub struct NodeSettings {
+    /// The cluster, as in its certificates.
+    pub cluster: String,
     /// This node.
     pub node: NodeId,
     /// The world.
@@ -39,6 +41,8 @@ pub struct NodeSettings {
     pub shard: bool,
     /// Every node that hosts replicas: cluster address, and address for players.
     pub members: BTreeMap<NodeId, Member>,
+    /// Every node that hosts the realm, with its cluster address.
+    pub realm: BTreeMap<NodeId, String>,
     /// Sizes of the raft log.
     pub log: LogOptions,
     /// Which checkpoints are kept.
@@ -105,6 +109,7 @@ impl NodeSettings {
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
+            cluster: config.cluster.clone(),
             node: config.node_id(),
             world: config.world_id(),
             world_name: config.world.name.clone(),
@@ -114,6 +119,7 @@ impl NodeSettings {
             listen_ws: config.is_edge().then(|| config.listen.ws.clone()),
             shard: config.is_shard(),
             members: config.members.iter().map(|m| (NodeId(m.node), Member { grpc: m.grpc.clone(), ws: m.ws.clone() })).collect(),
+            realm: config.realm_hosts(),
             log: LogOptions {
                 segment_bytes: mb(config.storage.segment_mb),
                 retain_bytes: mb(config.storage.retain_mb),
@@ -166,9 +172,14 @@ impl NodeSettings {
         })
     }
 
-    /// Members of every group: the founding incarnation of each node.
+    /// Members of every group of the world: the founding incarnation of each node.
     pub(super) fn voters(&self) -> BTreeSet<ReplicaId> {
         self.members.keys().map(|node| ReplicaId::new(*node, birth::FIRST)).collect()
+    }
+
+    /// Members of the realm: the founding incarnation of each of its hosts.
+    pub(super) fn realm_voters(&self) -> BTreeSet<ReplicaId> {
+        self.realm.keys().map(|node| ReplicaId::new(*node, birth::FIRST)).collect()
     }
 }
 

@@ -8,7 +8,8 @@
 //! DATA/node-K/node.toml, node.{pem,key}, node.log, data/
 //! ```
 //!
-//! Every world has as many nodes as the others, and shares none. Nodes are numbered over all worlds: the first ones are the first world's.
+//! Every world has as many nodes as the others, and shares none. Nodes are numbered over all worlds: the first ones are the first world's,
+//! and host the realm of all.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -22,8 +23,8 @@ use marchland_types::{NodeId, WorldId};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{
-    AdminConfig, DevelopmentConfig, EdgeConfig, GridConfig, GroundConfig, ListenConfig, MemberConfig, NodeConfig, RaftConfig,
-    RulesConfig, StorageConfig, TlsConfig, WorldConfig,
+    AdminConfig, DevelopmentConfig, EdgeConfig, GridConfig, GroundConfig, ListenConfig, MemberConfig, NodeConfig, REALM_HOSTS,
+    RaftConfig, RealmAddress, RealmConfig, RulesConfig, StorageConfig, TlsConfig, WorldConfig,
 };
 
 const FORMAT: u32 = 1;
@@ -185,6 +186,14 @@ impl ClusterFile {
     }
 }
 
+/// The first nodes of all host the realm, as far as the first world has so many.
+fn realm(cluster: &ClusterFile, members: &[MemberConfig], tls: bool) -> RealmConfig {
+    let hosts = if (cluster.nodes_per_world() as usize) < REALM_HOSTS { 1 } else { REALM_HOSTS as u32 };
+    let elsewhere = (1..=hosts).filter(|host| !members.iter().any(|member| member.node == *host));
+    let address = |host| RealmAddress { node: host, grpc: member(cluster, host, tls).grpc };
+    RealmConfig { nodes: (1..=hosts).collect(), addresses: elsewhere.map(address).collect() }
+}
+
 impl Layout {
     /// Makes the folder, or takes up the one that is there.
     pub fn open(plan: &ClusterPlan, entropy: &impl Entropy) -> Result<Self, LayoutError> {
@@ -278,6 +287,7 @@ fn member(cluster: &ClusterFile, k: u32, tls: bool) -> MemberConfig {
 fn node_config(cluster: &ClusterFile, k: u32, members: Vec<MemberConfig>, tls: bool) -> NodeConfig {
     let (id, name) = cluster.world_of(k);
     let port = |offset: u16| cluster.base_port + offset + k as u16;
+    let realm = realm(cluster, &members, tls);
     NodeConfig {
         cluster: cluster.cluster.clone(),
         node: k,
@@ -290,6 +300,7 @@ fn node_config(cluster: &ClusterFile, k: u32, members: Vec<MemberConfig>, tls: b
         },
         tls: TlsConfig { authority: "../authority.pem".into(), certificate: "node.pem".into(), key: "node.key".into() },
         members,
+        realm: Some(realm),
         world: WorldConfig {
             id: id.0,
             name: name.to_owned(),
@@ -415,6 +426,9 @@ mod tests {
         let members: Vec<_> = layout.nodes[4].1.members.iter().map(|member| member.node).collect();
         assert_eq!(members, [4, 5, 6]);
         assert_eq!(layout.nodes[4].1.listen.grpc, "127.0.0.1:7105");
+        let hosts: BTreeSet<_> = layout.nodes.iter().map(|(_, config)| config.realm_hosts()).collect();
+        let first = |node: u32| (NodeId(node), format!("127.0.0.1:710{node}"));
+        assert_eq!(hosts, [(1..=3).map(first).collect()].into(), "all nodes know the same realm");
         for (bad, word) in [
             (worlds(4, &["a", "b"]), "same odd number"),
             (worlds(5, &["a", "b"]), "for example 6"),

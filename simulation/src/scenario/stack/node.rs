@@ -27,6 +27,9 @@ use crate::studio::{Studio, Watched, odd};
 use crate::world::Boot;
 use crate::{machine, orders};
 
+const CLUSTER: &str = "sim";
+/// The first nodes host the realm.
+const REALM_HOSTS: u32 = 3;
 pub(super) const WORLD: WorldId = WorldId(1);
 pub(super) const WORLD_NAME: &str = "aurora";
 /// The operator's certificate names a node that does not exist.
@@ -86,7 +89,7 @@ pub(super) fn signer() -> TokenSigner {
 
 pub(super) fn security(node: NodeId, role: PeerRole) -> ClusterSecurity {
     ClusterSecurity::simulated(PeerIdentity {
-        cluster: "sim".to_owned(),
+        cluster: CLUSTER.to_owned(),
         node,
         roles: [role].into(),
         worlds: Some([WORLD].into()),
@@ -109,6 +112,7 @@ fn settings(node: NodeId, plot: Plot) -> NodeSettings {
     let shard = node.0 <= SHARDS;
     let member = |n: u32| (NodeId(n), Member { grpc: format!("n{n}:7100"), ws: format!("n{n}:7300") });
     NodeSettings {
+        cluster: CLUSTER.to_owned(),
         node,
         world: WORLD,
         world_name: WORLD_NAME.to_owned(),
@@ -118,6 +122,7 @@ fn settings(node: NodeId, plot: Plot) -> NodeSettings {
         listen_ws: (!shard).then(|| "0.0.0.0:7300".to_owned()),
         shard,
         members: (1..=SHARDS).map(member).collect(),
+        realm: (1..=REALM_HOSTS).map(|n| (NodeId(n), format!("n{n}:7100"))).collect(),
         // Small segments and frequent checkpoints, so that everything that happens once an hour happens in seconds.
         log: LogOptions {
             segment_bytes: weather.segment_bytes,
