@@ -103,6 +103,12 @@ impl MachineDisk {
         Self { disk, lies: self.lies, usual_latency: self.usual_latency, log: LogHealth::default() }
     }
 
+    /// Another disk of the same make, with nothing on it.
+    #[must_use]
+    pub fn replacement(&self, seed: u64) -> Self {
+        Self::new(seed, self.usual_latency, self.lies)
+    }
+
     /// How long the next sync takes, for whoever drives a writer.
     #[must_use]
     pub fn latency(&self) -> Duration {

@@ -58,6 +58,13 @@ pub enum Fact {
         /// Who.
         replica: ReplicaId,
     },
+    /// A node's data folder has an incarnation, as the folder, a directory or the realm knows.
+    Bound {
+        /// The node in this incarnation.
+        replica: ReplicaId,
+        /// The folder's id.
+        folder: u128,
+    },
     /// A replica owns its group's region from here on, or does so no more.
     Owns {
         /// The group.
@@ -243,6 +250,7 @@ impl fmt::Display for Fact {
             Self::StateHash { group, replica, at, hash, parts: _ } => {
                 write!(f, "{replica} state of {group} at {at}: {hash:016x}")
             }
+            Self::Bound { replica, folder } => write!(f, "folder {folder:032x} is {replica}"),
             Self::Owns { group, replica, owns: true } => write!(f, "{replica} owns {group}"),
             Self::Owns { group, replica, owns: false } => write!(f, "{replica} owns {group} no more"),
             Self::Joined { client, resumed, attach } => {
@@ -286,6 +294,7 @@ impl Fact {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Leads { .. } => "leader",
+            Self::Bound { .. } => "folder",
             Self::Owns { .. } => "owner",
             Self::Applied { .. } => "applied",
             Self::StateHash { .. } => "state",

@@ -33,6 +33,11 @@ impl Hardware {
         self.disk = self.disk.after_power_loss(chance);
     }
 
+    /// From here on the disk is a new one, with nothing on it.
+    pub(crate) fn replace_disk(&mut self, seed: u64) {
+        self.disk = self.disk.replacement(seed);
+    }
+
     /// From here on the disk is what the end of the process at this moment leaves: everything that was written.
     pub(crate) fn take_image_after_kill(&mut self) {
         self.disk = self.disk.after_kill();

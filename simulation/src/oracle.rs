@@ -91,11 +91,11 @@ pub fn conclude() {
     }
 }
 
-/// Whether a node leads a group that is not a directory, as far as it was told.
+/// Whether a node leads a group that is neither a directory nor the realm, as far as it was told.
 #[must_use]
 pub fn owns_any(node: NodeId) -> bool {
     let owned = |(group, (_, replica)): (&GroupId, &(Term, ReplicaId))| {
-        group.kind() != Some(GroupKind::Directory) && replica.node() == node
+        !matches!(group.kind(), Some(GroupKind::Realm | GroupKind::Directory)) && replica.node() == node
     };
     ORACLE.with(|oracle| oracle.borrow().leaders.iter().any(owned))
 }

@@ -60,6 +60,7 @@ pub struct World {
     software: Vec<Software>,
     runtimes: Vec<Option<MachineRuntime>>,
     lying_disks: bool,
+    replaced_a_disk: bool,
 }
 
 impl World {
@@ -74,6 +75,7 @@ impl World {
             software: Vec::new(),
             runtimes: Vec::new(),
             lying_disks: false,
+            replaced_a_disk: false,
         }
     }
 
@@ -279,6 +281,20 @@ impl World {
     /// Takes a machine's power away, as of now. `false` if it was not running.
     pub fn cut_power(&mut self, name: &MachineName) -> bool {
         self.machines[self.position(name)].cut_power(format_args!(""))
+    }
+
+    /// Puts an empty disk into a machine that has no power.
+    pub fn replace_disk(&mut self, name: &MachineName) {
+        trace_line!("{name} has an empty disk");
+        let seed = self.seed.number(&format!("replaced disk {name}"));
+        self.machines[self.position(name)].hardware.borrow_mut().replace_disk(seed);
+        self.replaced_a_disk = true;
+    }
+
+    /// Whether any machine has had its disk replaced.
+    #[must_use]
+    pub fn has_replaced_a_disk(&self) -> bool {
+        self.replaced_a_disk
     }
 
     /// Ends a machine's software as `kill -9` does: its connections are reset, what it wrote stays. `false` if it was not running.

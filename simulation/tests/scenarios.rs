@@ -85,6 +85,13 @@ fn faults_of_every_kind_lose_nothing_either() {
 }
 
 #[test]
+fn a_lost_folder_comes_back_as_somebody_else() {
+    let report = sweep("lost-folder", "6");
+    assert_eq!(count(&report, "fired", "folder-loss"), 6, "{report}");
+    assert!(count(&report, "sometimes", "folders that were replaced") >= 6, "{report}");
+}
+
+#[test]
 fn raft_and_its_log_keep_what_was_committed() {
     let report = sweep("counter", "6");
     assert!(count(&report, "sometimes", "commands") > 2_000, "{report}");

@@ -13,7 +13,7 @@ use marchland_proto::net::{
     Authority, ClusterClient, ClusterSecurity, PeerIdentity, Role, TokioTransport, cluster_channel, make_authority,
     make_node_certificate,
 };
-use marchland_types::{Incarnation, NodeId, ReplicaId, WorldId};
+use marchland_types::{GroupId, Incarnation, NodeId, ReplicaId, WorldId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -21,6 +21,8 @@ use tokio::time::timeout;
 use crate::scene::{Outcome, Scene};
 
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Whose place the wrong peers take.
+const NODE: NodeId = NodeId(3);
 /// Would depose every leader. Elections of the cluster's own never come so far.
 const FORGED_TERM: u64 = 1_000_000;
 
@@ -44,9 +46,22 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
         ("an admin sending raft", &ours, name, Role::Admin, 1, "may not speak raft"),
     ];
     for (what, authority, cluster_name, role, world, says) in cases {
-        let security = security(&ours, authority, cluster_name, role, world)?;
-        let reason = vote(&address, &security).await.with_context(|| what.to_owned())?;
+        let security = security(&ours, authority, cluster_name, NODE, role, world)?;
+        let reason = vote(&address, &security, NODE, REGION).await.with_context(|| what.to_owned())?;
         ensure!(reason.contains(says), "{what}: does not say {says:?}: {reason}");
+        shown.push(format!("{what}: {reason}"));
+    }
+    // The realm belongs to no world: a shard node of any may speak for it, if it is configured to host it.
+    let cases = [
+        ("an edge sending raft for the realm", NODE, Role::Edge, 1),
+        ("an admin sending raft for the realm", NODE, Role::Admin, 1),
+        ("a node that does not host it sending raft for the realm", NodeId(9), Role::Shard, 1),
+        ("another world's node sending raft for the realm", NodeId(9), Role::Shard, 2),
+    ];
+    for (what, node, role, world) in cases {
+        let security = security(&ours, &ours, name, node, role, world)?;
+        let reason = vote(&address, &security, node, GroupId::realm()).await.with_context(|| what.to_owned())?;
+        ensure!(reason.contains("may not speak raft"), "{what}: {reason}");
         shown.push(format!("{what}: {reason}"));
     }
     // A stranger's handshake ends in an alert or with the connection, and the caller refuses the second by itself: another
@@ -58,7 +73,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
 
     // A node's certificate with the right token, and the right certificate with another token.
     let good = AdminEndpoint::from_ready_file(&cluster.ready_file(), Worlds::Only)?;
-    let as_node = AdminEndpoint { security: security(&ours, &ours, name, Role::Shard, 1)?, ..good.clone() };
+    let as_node = AdminEndpoint { security: security(&ours, &ours, name, NODE, Role::Shard, 1)?, ..good.clone() };
     let as_guesser = AdminEndpoint { token: "0".repeat(64), ..good };
     for (what, endpoint) in [("a node asking for status", as_node), ("a wrong admin token", as_guesser)] {
         match endpoint.connect(&TokioTransport)?.nodes[0].status().await {
@@ -66,7 +81,9 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
             other => bail!("{what}: {other:?}"),
         }
     }
-    ensure!(term(&cluster).await? < FORGED_TERM, "somebody's vote was counted");
+    for group in [REGION, GroupId::realm()] {
+        ensure!(term(&cluster, group).await? < FORGED_TERM, "somebody's vote was counted in {group}");
+    }
     cluster.unharmed()?;
     ensure!(cluster.verify().await?.sound(), "the world is damaged");
     cluster.stop().await?;
@@ -76,7 +93,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
 /// A third node's identity, signed by the cluster's own authority.
 pub fn peer(cluster: &Cluster, role: Role, world: u32) -> anyhow::Result<ClusterSecurity> {
     let ours = authority(&cluster.data())?;
-    security(&ours, &ours, &cluster_name(cluster)?, role, world)
+    security(&ours, &ours, &cluster_name(cluster)?, NODE, role, world)
 }
 
 fn authority(data: &Path) -> anyhow::Result<Authority> {
@@ -92,30 +109,33 @@ fn cluster_name(cluster: &Cluster) -> anyhow::Result<String> {
     Ok(line.split('"').nth(1).context("no name")?.to_owned())
 }
 
-/// The identity of a third node, signed by `signer`; it trusts the cluster's own authority, so that only the server can refuse.
-fn security(ours: &Authority, signer: &Authority, cluster: &str, role: Role, world: u32) -> anyhow::Result<ClusterSecurity> {
-    let identity = PeerIdentity {
-        cluster: cluster.to_owned(),
-        node: NodeId(3),
-        roles: [role].into(),
-        worlds: Some([WorldId(world)].into()),
-    };
+/// The identity of a node, signed by `signer`; it trusts the cluster's own authority, so that only the server can refuse.
+fn security(
+    ours: &Authority,
+    signer: &Authority,
+    cluster: &str,
+    node: NodeId,
+    role: Role,
+    world: u32,
+) -> anyhow::Result<ClusterSecurity> {
+    let identity =
+        PeerIdentity { cluster: cluster.to_owned(), node, roles: [role].into(), worlds: Some([WorldId(world)].into()) };
     let (certificate, key) = make_node_certificate(signer, &identity)?;
     Ok(ClusterSecurity::from_pem(ours.certificate_pem.as_bytes(), certificate.as_bytes(), key.as_bytes())?)
 }
 
-/// The region's term, as the first node has it.
-async fn term(cluster: &Cluster) -> anyhow::Result<u64> {
+/// A group's term, as the first node has it.
+async fn term(cluster: &Cluster, id: GroupId) -> anyhow::Result<u64> {
     let status = cluster.admin()?.nodes[0].status().await?;
-    Ok(status.groups.iter().find(|group| group.group == REGION.0).context("no region on the first node")?.term)
+    Ok(status.groups.iter().find(|group| group.group == id.0).with_context(|| format!("no {id} on the first node"))?.term)
 }
 
 /// Asks for a vote with a term that would depose every leader. Returns how it was refused.
-async fn vote(address: &str, security: &ClusterSecurity) -> anyhow::Result<String> {
-    let (from, to) = (ReplicaId::new(NodeId(3), Incarnation(1)), ReplicaId::new(NodeId(1), Incarnation(1)));
+async fn vote(address: &str, security: &ClusterSecurity, node: NodeId, group: GroupId) -> anyhow::Result<String> {
+    let (from, to) = (ReplicaId::new(node, Incarnation(1)), ReplicaId::new(NodeId(1), Incarnation(1)));
     let vote = RaftVoteId { term: FORGED_TERM, replica: from.0, committed: false };
     let body = raft_envelope::Body::Vote(RaftVote { vote: Some(vote), last: None, pre: false, transfer: true });
-    let envelope = RaftEnvelope { group: REGION.0, request: 1, body: Some(body) };
+    let envelope = RaftEnvelope { group: group.0, request: 1, body: Some(body) };
     let batch = RaftBatch { from: from.0, to: to.0, envelopes: vec![envelope] };
     let mut client = RaftTransportClient::over(cluster_channel(&TokioTransport, security, address));
     // Kept open: a stream that ends at once might be answered by nothing.

@@ -1,4 +1,5 @@
-//! What goes wrong, one file each. To add one: a file here, and its name in the list of [`faults!`](self).
+//! What goes wrong, one file each. To add one: a file here, and its name in the list of [`faults!`](self):
+//! among the first ones if any sweep may draw it, else behind the semicolon.
 //!
 //! A fault counts only when something observable came of it. Of most that is known when they begin; a disk that will fail at the next
 //! write is only `Begun::Armed`, and tells at its end whether there was one.
@@ -8,6 +9,7 @@ mod clock_drift;
 mod clock_jump;
 mod edge_loss;
 mod failing_disk;
+mod folder_loss;
 mod full_disk;
 mod isolate;
 mod kill;
@@ -36,6 +38,7 @@ pub use clock_drift::ClockDrift;
 pub use clock_jump::ClockJump;
 pub use edge_loss::EdgeLoss;
 pub use failing_disk::{FailingDisk, FailsOn};
+pub use folder_loss::FolderLoss;
 pub use full_disk::FullDisk;
 pub use isolate::Isolate;
 pub use kill::Kill;
@@ -110,7 +113,10 @@ pub(crate) trait FaultKind: Sized {
 }
 
 macro_rules! faults {
-    ($($kind:ident),* $(,)?) => {
+    ($($drawn:ident),* $(,)?; $($planned:ident),* $(,)?) => {
+        faults!(@all [$($drawn),*] $($drawn,)* $($planned,)*);
+    };
+    (@all [$($drawn:ident),*] $($kind:ident,)*) => {
         /// Every fault.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "kebab-case")]
@@ -119,10 +125,10 @@ macro_rules! faults {
         }
 
         impl Fault {
-            /// Names of all kinds, as in [`Fault::name`].
-            pub const KINDS: &'static [&'static str] = &[$($kind::NAME),*];
+            /// Names of all kinds that sweeps draw from, as in [`Fault::name`].
+            pub const KINDS: &'static [&'static str] = &[$($drawn::NAME),*];
 
-            /// A fault of the kind with this name, one of [`Fault::KINDS`], in one of its forms.
+            /// A fault of the kind with this name, in one of its forms.
             #[must_use]
             pub fn draw(kind: &str, random: &mut Pcg64Mcg) -> Option<Self> {
                 match kind {
@@ -177,7 +183,8 @@ faults!(
     FailingDisk,
     FullDisk,
     PassOn,
-    PersistNow,
+    PersistNow;
+    FolderLoss,
 );
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod frames_forward;
 mod given_kept;
 mod items_unique;
 mod names_unique;
+mod one_folder;
 mod one_leader;
 mod one_place;
 mod own_writes;
@@ -41,6 +42,7 @@ pub trait Invariant {
 pub fn all() -> Vec<Box<dyn Invariant>> {
     vec![
         Box::<one_leader::OneLeader>::default(),
+        Box::<one_folder::OneFolder>::default(),
         Box::<same_entry::SameEntry>::default(),
         Box::<replicas_agree::ReplicasAgree>::default(),
         Box::<reads_current::ReadsCurrent>::default(),

@@ -4,6 +4,7 @@ mod asleep;
 mod borders;
 mod counter;
 mod echo;
+mod lost_folder;
 mod odd_replica;
 mod owner_loses_power;
 mod rough_weather;
@@ -68,6 +69,7 @@ pub const ALL: &[Scenario] = &[
     owner_loses_power::ON_LYING_DISKS,
     rough_weather::SCENARIO,
     odd_replica::SCENARIO,
+    lost_folder::SCENARIO,
     counter::SCENARIO,
     counter::ON_LYING_DISKS,
     echo::SCENARIO,

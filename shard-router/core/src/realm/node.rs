@@ -6,7 +6,7 @@
 
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{RealmAnswer, RealmNode};
-use marchland_types::{GroupId, NodeId, WorldId};
+use marchland_types::{GroupId, NodeId, WorldId, planted};
 
 use super::{begun, world};
 use crate::group::node::{FOUNDING, Fresh, Registration, is_founding};
@@ -43,7 +43,11 @@ fn fresh(txn: &Txn<'_>, world: WorldId, registration: &Registration) -> Result<F
         0 => {
             let plan = txn.plan(GroupId::directory(world))?;
             let founding = if is_founding(plan.as_ref(), registration.node) { FOUNDING } else { 0 };
-            registration.next_after(newest.max(founding))
+            let taken = newest.max(founding);
+            if planted!("realm-issues-twice") && taken > 0 {
+                return Ok(Fresh::Bound(taken));
+            }
+            registration.next_after(taken)
         }
         own if own <= newest => Ok(Fresh::Superseded(own)),
         own => Ok(Fresh::Bound(own)),

@@ -9,6 +9,7 @@ mod drive;
 mod node;
 mod operator;
 mod player;
+mod registers;
 mod seams;
 mod weather;
 
@@ -173,6 +174,7 @@ fn tell_what_happened(world: &World, stage: &Stage, notes: &[Rc<Notes>], outcome
         ("blackouts over 2 s", u64::from(blackout > Duration::from_secs(2))),
         ("regions that fell asleep", stage.slept.get()),
         ("regions that woke", stage.woke.get()),
+        ("folders that were replaced", stage.replaced.get()),
         ("verified", stage.verified.get()),
         ("could not be verified", stage.unverified.get()),
     ] {
@@ -180,6 +182,9 @@ fn tell_what_happened(world: &World, stage: &Stage, notes: &[Rc<Notes>], outcome
     }
     for (what, times) in stage.odd.borrow().iter() {
         *outcome.sometimes.entry((*what).to_owned()).or_default() += times;
+    }
+    for node in stage.realm_leaders.borrow().iter() {
+        outcome.sometimes.insert(format!("realm led by n{node}"), 1);
     }
     for node in stage.owners.borrow().iter() {
         outcome.sometimes.insert(format!("region owned by n{node}"), 1);

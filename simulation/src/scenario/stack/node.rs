@@ -18,8 +18,9 @@ use marchland_server::node::{Member, Node, NodeSettings};
 use marchland_storage::checkpoint::CheckpointOptions;
 use marchland_storage::keyed::KeyedOptions;
 use marchland_storage::log::LogOptions;
-use marchland_types::{CutNumber, GroupId, GroupKind, LogIndex, NodeId, ReplicaId, WorldId};
+use marchland_types::{CutNumber, GroupId, GroupKind, Incarnation, LogIndex, NodeId, ReplicaId, WorldId};
 
+use super::registers;
 use super::seams::SimSeams;
 use super::{SHARDS, Weather};
 use crate::fact::{Fact, tell};
@@ -34,10 +35,14 @@ pub(super) const WORLD: WorldId = WorldId(1);
 pub(super) const WORLD_NAME: &str = "aurora";
 /// The operator's certificate names a node that does not exist.
 pub(super) const OPERATOR: NodeId = NodeId(99);
+/// Where a node keeps everything.
+pub(super) const DATA: &str = "/data";
 /// Lets operators in.
 pub(super) const ADMIN_TOKEN: &str = "simulated operator";
 /// The last cut, through all regions: higher than any that an operator takes meanwhile.
 pub(super) const LAST_CUT: CutNumber = CutNumber(1_000_000);
+/// So many looks apart the records of folders are read.
+const LOOKS_AT_FOLDERS: u32 = 20;
 /// How often watchers look.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
@@ -56,6 +61,10 @@ pub(super) struct Stage {
     pub(super) woke: Cell<u64>,
     /// Nodes that have owned a region.
     pub(super) owners: RefCell<BTreeSet<u32>>,
+    /// Nodes that have led the realm.
+    pub(super) realm_leaders: RefCell<BTreeSet<u32>>,
+    /// How often a node came back with a new data folder.
+    pub(super) replaced: Cell<u64>,
     /// Replicas need not have equal states before the end.
     pub(super) may_be_odd: Cell<bool>,
     /// The state of a replica is to go wrong: the owner's, or a follower's.
@@ -116,7 +125,7 @@ fn settings(node: NodeId, plot: Plot) -> NodeSettings {
         node,
         world: WORLD,
         world_name: WORLD_NAME.to_owned(),
-        data: "/data".into(),
+        data: DATA.into(),
         reserve_bytes: 0,
         listen_grpc: "0.0.0.0:7100".to_owned(),
         listen_ws: (!shard).then(|| "0.0.0.0:7300".to_owned()),
@@ -175,8 +184,19 @@ pub(super) async fn run_shard<S: Studio>(boot: Boot, plot: Plot, stage: Rc<Stage
 async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Result<()> {
     let admin = node.admin();
     let mut seen: BTreeMap<GroupId, Known> = BTreeMap::new();
-    loop {
+    if registers::tell_own(node)? > Incarnation(1) {
+        stage.replaced.set(stage.replaced.get() + 1);
+    }
+    let mut is_checked = false;
+    for look in 0_u32.. {
         tokio::time::sleep(LOOK_EVERY).await;
+        if look.is_multiple_of(LOOKS_AT_FOLDERS) {
+            registers::tell_recorded(node).await?;
+        }
+        if stage.cut_wanted.get() && !is_checked {
+            registers::check_records(node).await?;
+            is_checked = true;
+        }
         orders::carry_out(|| node.groups());
         for group in node.groups() {
             let status = group.status();
@@ -185,6 +205,9 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
             }
             if let (Role::Leader(term), Some(replica)) = (status.role, status.leader) {
                 leads(group.id(), term, replica);
+                if group.id() == GroupId::realm() {
+                    stage.realm_leaders.borrow_mut().insert(number);
+                }
             }
         }
         let status = admin.status().await;
@@ -226,6 +249,7 @@ async fn watch(number: u32, node: &Node<SimSeams>, stage: &Stage) -> anyhow::Res
             }
         }
     }
+    Ok(())
 }
 
 fn holds_characters(group: GroupId) -> bool {

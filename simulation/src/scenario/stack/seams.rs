@@ -1,7 +1,7 @@
 //! What stands in a node's seams when its machine is a simulated one.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use marchland_edge::{EdgeWorker, run_worker};
 use marchland_region::InlineExecutor;
@@ -21,6 +21,7 @@ pub(super) struct SimSeams {
     disk: MachineDisk,
     clock: SimClock,
     entropy: SimEntropy,
+    keyed: Arc<OnceLock<SimKeyedNode<MachineDisk>>>,
 }
 
 impl SimSeams {
@@ -30,7 +31,13 @@ impl SimSeams {
             disk: boot.hardware.disk.clone(),
             clock: boot.hardware.clock.clone(),
             entropy: boot.entropy.clone(),
+            keyed: Arc::default(),
         }
+    }
+
+    /// The keyed store, once it is open.
+    pub(super) fn keyed(&self) -> Option<&SimKeyedNode<MachineDisk>> {
+        self.keyed.get()
     }
 }
 
@@ -65,7 +72,9 @@ impl Seams for SimSeams {
 
     async fn open_keyed(&self, dir: &Path, _options: KeyedOptions) -> Result<Self::KeyedNode, KeyedError> {
         let disk = self.disk.clone();
-        SimKeyedNode::open(self.disk.clone(), dir, Some(Arc::new(move || disk.latency())))
+        let node = SimKeyedNode::open(self.disk.clone(), dir, Some(Arc::new(move || disk.latency())))?;
+        // A node opens it once.
+        Ok(self.keyed.get_or_init(|| node).clone())
     }
 
     fn run_log_writer(&self, writer: LogWriter<MachineDisk>) -> std::io::Result<WriterEnd> {

@@ -226,7 +226,8 @@ impl Reading {
             Fact::CutTaken { .. } => {
                 self.model.cuts.push(Point { at, name: "cut".to_owned(), text: entry.text.clone() });
             }
-            Fact::Read { .. }
+            Fact::Bound { .. }
+            | Fact::Read { .. }
             | Fact::Claimed { .. }
             | Fact::GoesOn { .. }
             | Fact::Quiet
