@@ -10,6 +10,9 @@
 //! vaults, regions                                    waits for ─▶ genesis applied here ─▶ initialised
 //! ```
 //!
+//! Of n members, the (k mod n)-th initialises vault or region k, and so leads it at first: were all to do so at once, their votes would
+//! be split. The others take its turn when nothing comes of it.
+//!
 //! Only groups that are pristine wait, and only on nodes with the first incarnation. A world that exists asks nobody: it goes on
 //! while the realm is away.
 
@@ -34,8 +37,13 @@ const RECORD_WITHIN: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Pause before it is looked again whether a record has come.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Groups that are initialised at a time: enough that one sync of the log serves many.
-const INITIALISED_AT_ONCE: usize = 64;
+/// Groups that a node founds at a time; each is led before the turn of another comes. Were a thousand to elect at once, votes would
+/// come too late, and be asked for again and again.
+const FOUNDED_AT_ONCE: usize = 16;
+/// How long one of them is waited for.
+const LED_WITHIN: Duration = Duration::from_secs(1);
+/// How long nothing is seen of other nodes' founding before this node does it in their place.
+const TURN: Duration = Duration::from_secs(2);
 
 /// Whether a replica has never heard of its group: neither initialised here, nor told by a leader.
 fn is_pristine(status: &GroupStatus) -> bool {
@@ -49,6 +57,8 @@ pub(super) struct Founding<K, C, T> {
     /// The world as it is recorded in the realm, the directory's members with it.
     pub(super) world: RealmWorld,
     pub(super) voters: BTreeSet<ReplicaId>,
+    /// This node's replica.
+    pub(super) own: ReplicaId,
     /// Vaults and regions.
     pub(super) others: Vec<Group>,
     pub(super) fatal: watch::Sender<Option<String>>,
@@ -135,16 +145,42 @@ impl<K: KeyedStore, C: Clock, T: Transport> Founding<K, C, T> {
             .into_iter()
             .map(|plan| (GroupId(plan.group), plan.replicas.into_iter().map(ReplicaId).collect()))
             .collect();
-        let mut groups = Vec::with_capacity(self.others.len());
+        let (mut own, mut others) = (Vec::new(), Vec::new());
         for group in &self.others {
-            match plans.get(&group.id()) {
-                Some(members) => groups.push((group.clone(), members.clone())),
-                None => return Err(Unfounded(format!("{} has no plan in the directory", group.id()))),
+            let Some(members) = plans.get(&group.id()) else {
+                return Err(Unfounded(format!("{} has no plan in the directory", group.id())));
+            };
+            let turn = members.iter().nth(group.id().serial() as usize % members.len().max(1));
+            let is_own = turn == Some(&self.own);
+            if is_own { &mut own } else { &mut others }.push((group.clone(), members.clone()));
+        }
+        found(own).await?;
+        loop {
+            others.retain(|(group, _)| is_pristine(&group.status()));
+            let left = others.len();
+            if left == 0 {
+                return Ok(());
+            }
+            sleep(TURN).await;
+            others.retain(|(group, _)| is_pristine(&group.status()));
+            if others.len() == left {
+                // Whoever's turn it is may be away.
+                return found(others).await;
             }
         }
-        let done = futures::stream::iter(groups).map(|(group, members)| initialise(group, members));
-        done.buffer_unordered(INITIALISED_AT_ONCE).try_collect().await
     }
+}
+
+/// Initialises groups, and waits for each to be led.
+async fn found(groups: Vec<(Group, BTreeSet<ReplicaId>)>) -> Result<(), Unfounded> {
+    let founded = futures::stream::iter(groups).map(|(group, members)| async move {
+        let mut status = group.watch();
+        initialise(group, members).await?;
+        // An election may fail, and comes again by itself.
+        let _ = timeout(LED_WITHIN, status.wait_for(|status| status.leader.is_some())).await;
+        Ok(())
+    });
+    founded.buffer_unordered(FOUNDED_AT_ONCE).try_collect().await
 }
 
 async fn initialise(group: Group, members: BTreeSet<ReplicaId>) -> Result<(), Unfounded> {

@@ -135,6 +135,7 @@ impl<S: Seams> Opening<'_, S> {
                 plan: Some(plan(&directory_id)),
             },
             others: vaults.iter().map(|v| v.group().clone()).chain(opened.iter().map(|(_, group)| group.clone())).collect(),
+            own: raft.replica(),
             voters,
             fatal: self.fatal.clone(),
         };
