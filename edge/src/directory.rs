@@ -73,7 +73,8 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         told: &RefCell<String>,
         call: impl Fn(DirectoryClient<Channel>) -> F,
     ) -> Option<A> {
-        let mut node = self.directory_at.get().unwrap_or(self.nodes[0]);
+        let first = self.directory_at.get().unwrap_or(self.nodes[0]);
+        let mut node = if self.is_reached(first) { first } else { self.next_reached(first) };
         while wanted() {
             let client = DirectoryClient::over(self.channel(node));
             let leader = match tokio::time::timeout(ATTEMPT, call(client)).await {
@@ -95,16 +96,22 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
                 }
                 Err(_) => NodeId(0),
             };
-            if leader != node && self.nodes.contains(&leader) {
+            if leader != node && self.nodes.contains(&leader) && self.is_reached(leader) {
                 node = leader;
                 tokio::time::sleep(PAUSE / 10).await;
             } else {
-                let at = self.nodes.iter().position(|&other| other == node).unwrap_or(0);
-                node = self.nodes[(at + 1) % self.nodes.len()];
+                node = self.next_reached(node);
                 tokio::time::sleep(PAUSE).await;
             }
         }
         None
+    }
+
+    /// The node after this one to which there is a stream, or else this one; if there is none to any, the one after it.
+    fn next_reached(&self, node: NodeId) -> NodeId {
+        let at = self.nodes.iter().position(|&other| other == node).unwrap_or(0);
+        let others = || (1..=self.nodes.len()).map(|step| self.nodes[(at + step) % self.nodes.len()]);
+        others().find(|&other| self.is_reached(other)).or_else(|| others().next()).unwrap_or(node)
     }
 
     /// Admits a character, within the time that a `Hello` has. Not tried again once the client has gone: it may have come back over

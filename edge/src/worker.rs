@@ -195,6 +195,11 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         self.next_id.replace(self.next_id.get() + 1)
     }
 
+    /// Whether the stream to a node is up: whoever has lost its power does not say so, and a call to it would be waited for.
+    pub(crate) fn is_reached(&self, node: NodeId) -> bool {
+        self.state.borrow().links.get(&node).is_none_or(|link| link.up.is_some())
+    }
+
     /// A channel to a node, made when it is wanted first.
     pub(crate) fn channel(&self, node: NodeId) -> Channel {
         let address = &self.shared.options.nodes[&node];

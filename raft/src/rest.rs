@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use marchland_proto::cluster::raft_envelope::Body;
 use marchland_proto::cluster::{RaftPulse, RaftRest};
-use marchland_types::{GroupId, ReplicaId, point};
+use marchland_types::{GroupId, ReplicaId, planted, point};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -217,7 +217,11 @@ async fn beat(node: &Arc<NodeInner>, pulses: &Pulses, full: bool) {
             Rest::Wakes(_) => rests = true,
             Rest::Quiet(_) => {
                 rests = true;
-                if !turns.is_empty() && group.status().voters.iter().any(|voter| turns.contains(&Turn(*voter))) {
+                // Planted: whoever rests does not look who is gone.
+                if !planted!("rest-outlives-leader")
+                    && !turns.is_empty()
+                    && group.status().voters.iter().any(|voter| turns.contains(&Turn(*voter)))
+                {
                     group.wake(APART * number);
                     number += 1;
                 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use marchland_proto::cluster::regions_client::RegionsClient;
 use marchland_proto::cluster::{DeliverAnswer, DeliverRequest};
@@ -11,6 +12,7 @@ use marchland_proto::net::{ClusterClient, Transport};
 use marchland_raft::BoxFuture;
 use marchland_storage::keyed::KeyedStore;
 use marchland_types::{GroupId, NodeId, ReplicaId};
+use tokio::time::timeout;
 
 use crate::peers::Peers;
 use crate::view::DirectoryView;
@@ -35,6 +37,11 @@ pub trait Deliver: Send + Sync + 'static {
 pub trait Routes: Send + Sync + 'static {
     /// Nodes and `host:port`, in the order of nodes; empty when unknown.
     fn members(&self, group: GroupId) -> BoxFuture<'_, Vec<(NodeId, String)>>;
+
+    /// Who leads the group, as far as this node knows by itself.
+    fn leader(&self, _group: GroupId) -> Option<NodeId> {
+        None
+    }
 }
 
 /// By plans and registrations, as this replica knows them: what is old leads to a wrong node, which says so.
@@ -68,6 +75,9 @@ impl Routes for Vec<(NodeId, String)> {
         Box::pin(std::future::ready(self.clone()))
     }
 }
+
+/// How long one member may take. An owner answers with its next tick; whoever has lost its power does not say so.
+const MEMBER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Delivery by `Regions.Deliver` to whichever member owns the group. The caller sets the deadline.
 pub struct PeerDelivery<T, R> {
@@ -106,19 +116,21 @@ impl<T, R> Drop for Asking<'_, T, R> {
 }
 
 impl<T: Transport, R: Routes> Deliver for PeerDelivery<T, R> {
-    /// Asks each member once at most, owners and hinted ones first.
+    /// Asks each member once at most, leaders, owners and hinted ones first.
     async fn deliver(&self, request: DeliverRequest) -> Result<DeliverAnswer, DeliverError> {
         let to = GroupId(request.to_group);
         let mut left = self.routes.members(to).await;
-        let mut hint = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&to).copied();
+        let last = self.owners.lock().unwrap_or_else(PoisonError::into_inner).get(&to).copied();
+        let mut hint = self.routes.leader(to).or(last);
         let mut reason = "no member is known".to_owned();
         while !left.is_empty() {
             let at = hint.and_then(|hint| left.iter().position(|(node, _)| *node == hint)).unwrap_or(0);
             let (node, address) = left.remove(at);
             hint = None;
             let mut asking = Asking { delivery: self, to, next: left.first().map(|(next, _)| *next) };
-            match RegionsClient::over(self.peers.channel(&address)).deliver(request.clone()).await {
-                Ok(answer) => {
+            let mut client = RegionsClient::over(self.peers.channel(&address));
+            match timeout(MEMBER_WITHIN, client.deliver(request.clone())).await {
+                Ok(Ok(answer)) => {
                     asking.next = None;
                     let answer = answer.into_inner();
                     if answer.code == Code::NotLeader as u32 {
@@ -129,7 +141,8 @@ impl<T: Transport, R: Routes> Deliver for PeerDelivery<T, R> {
                     self.remember(to, node);
                     return Ok(answer);
                 }
-                Err(status) => reason = format!("node {node}: {status}"),
+                Ok(Err(status)) => reason = format!("node {node}: {status}"),
+                Err(_) => reason = format!("node {node}: no answer within {MEMBER_WITHIN:?}"),
             }
         }
         Err(DeliverError { to, reason })

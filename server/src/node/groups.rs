@@ -8,18 +8,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use marchland_proto::storage::{DirectoryGenesis, Genesis, GroupPlan, Neighbour, RealmGenesis, RealmWorld};
-use marchland_raft::{Group, RaftNode};
+use marchland_raft::{BoxFuture, Group, RaftNode};
 use marchland_region::{GhostPosts, RegionMachine, RegionMachineOptions, RegionPort, RegionsService};
 use marchland_region_core::{Game, Ground, character_template};
 use marchland_router::{
     Audited, ClientOptions, Directory, DirectoryOptions, Issuer, PeerDelivery, Peers, PumpOptions, Realm, RealmClient, Registry,
-    Vault, keep_realm_told,
+    Routes, Vault, keep_realm_told,
 };
 use marchland_router_core::{MapRegion, RegionMap, grid};
 use marchland_storage::checkpoint::Checkpoints;
 use marchland_storage::folder::DataFolder;
 use marchland_storage::keyed::KeyedNode;
-use marchland_types::{GroupId, Incarnation, MapEpoch, ReplicaId};
+use marchland_types::{GroupId, Incarnation, MapEpoch, NodeId, ReplicaId};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -39,6 +39,22 @@ const OPENED_AT_ONCE: usize = 16;
 const VAULTS: u32 = 4;
 /// Regions know their neighbours within this, in metres: further than an entity stays with its region, or is shown across a border.
 const NEIGHBOURS_WITHIN_M: f32 = 64.0;
+
+/// Every group of the world is on the same nodes, this one among them: its own replica knows best who leads.
+pub(super) struct Members {
+    raft: RaftNode,
+    list: Vec<(NodeId, String)>,
+}
+
+impl Routes for Members {
+    fn members(&self, _group: GroupId) -> BoxFuture<'_, Vec<(NodeId, String)>> {
+        Box::pin(std::future::ready(self.list.clone()))
+    }
+
+    fn leader(&self, group: GroupId) -> Option<NodeId> {
+        self.raft.group(group)?.status().leader.map(ReplicaId::node)
+    }
+}
 
 type Machine<G, S> = RegionMachine<G, <S as Seams>::Disk, <S as Seams>::Executor>;
 
@@ -144,7 +160,8 @@ impl<S: Seams> Opening<'_, S> {
         }
         tasks.spawn(keep_realm_told(directory.service(), realm, (*registry).clone()));
         let members: Vec<_> = settings.members.iter().map(|(node, m)| (*node, m.grpc.clone())).collect();
-        let delivery = Arc::new(PeerDelivery::new((*peers).clone(), members.clone()));
+        let routes = Members { raft: (*raft).clone(), list: members.clone() };
+        let delivery = Arc::new(PeerDelivery::new((*peers).clone(), routes));
         tasks.spawn(directory.pump(delivery.clone(), PumpOptions::default()));
         for vault in vaults {
             tasks.spawn(vault.pump(delivery.clone(), PumpOptions::default()));

@@ -26,6 +26,7 @@ use marchland_types::{Incarnation, NodeId, ReplicaId, planted};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::groups::Members;
 use super::pumps::RegionOutbox;
 
 /// How long another replica may take to tell its hash.
@@ -54,7 +55,7 @@ pub(super) struct Keeper<G: Game, D: Disk, X: Executor, T> {
     pub(super) peers: Peers<T>,
     /// Every node that hosts replicas, with its cluster address.
     pub(super) members: Arc<BTreeMap<NodeId, String>>,
-    pub(super) delivery: Arc<PeerDelivery<T, Vec<(NodeId, String)>>>,
+    pub(super) delivery: Arc<PeerDelivery<T, Members>>,
 }
 
 /// Opens a group. One whose state is lost gets a peer's before it takes part, and waits for a peer that has one.

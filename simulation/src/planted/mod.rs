@@ -46,6 +46,7 @@ pub const ALL: &[Bug] = &[
     bug("handoff-forgets-session", "borders", 50, "a character is handed off without its session"),
     bug("stale-location-update", "borders", 500, "of two reports where a character is, the one that comes last counts"),
     bug("sleep-not-in-checkpoint", "asleep", 50, "a replica that restores a checkpoint does not know that its region sleeps"),
+    bug("rest-outlives-leader", "asleep", 50, "a group at rest does not wake when its leader's node is gone"),
     bug("realm-issues-twice", "lost-folder", 50, "a new folder is issued its node's newest incarnation, not the next one"),
     bug("panicking-entry", "standard", 50, "an entry panics while it is applied"),
     bug("hash-map-order", "standard", 50, "a step goes through a hash map, whose order is another one on every replica"),

@@ -1,7 +1,8 @@
 //! A row of regions, most of which sleep most of the time: few players, far apart, who leave the world and come back, and go over borders
 //! into regions that nobody has wanted for a while, while machines and network fail.
 //!
-//! Whatever happens around falling asleep and waking, every character and every item is in one place in the end, and who comes is served.
+//! Whatever happens around falling asleep and waking, every character and every item is in one place in the end, and who comes is served:
+//! also when the node that led the region has gone for good in its sleep.
 
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ const VARIATION: Variation = Variation {
     verified: false,
     lying_disks: false,
     one_goes_wrong: false,
+    one_goes_for_good: 0.3,
     grid: GRID,
     weather: Weather::of,
 };
@@ -51,7 +53,8 @@ fn expects() -> Vec<Expected> {
     let points = SLEEP_POINTS.iter().map(|point| expected(point.name, 500));
     let often = ["regions that fell asleep", "regions that woke", "goodbyes", "resumed sessions"];
     let owners = (1..=SHARDS).map(|n| expected(&format!("region owned by n{n}"), 50));
-    faults.chain(points).chain(often.iter().map(|name| expected(name, 20))).chain(owners).collect()
+    let gone = [expected("nodes that went for good", 50)];
+    faults.chain(points).chain(often.iter().map(|name| expected(name, 20))).chain(owners).chain(gone).collect()
 }
 
 /// Open land in five strips.

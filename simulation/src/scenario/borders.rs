@@ -42,6 +42,7 @@ const VARIATION: Variation = Variation {
     verified: false,
     lying_disks: false,
     one_goes_wrong: false,
+    one_goes_for_good: 0.0,
     grid: GRID,
     weather: Weather::of,
 };

@@ -14,6 +14,7 @@ const VARIATION: Variation = Variation {
     verified: false,
     lying_disks: false,
     one_goes_wrong: false,
+    one_goes_for_good: 0.0,
     grid: ONE_REGION,
     weather: Weather::of,
 };

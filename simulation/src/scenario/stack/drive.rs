@@ -7,6 +7,7 @@ use marchland_proto::cluster::{InspectReply, SessionSummary};
 use marchland_types::{CharacterId, CommandSeq, GroupId, Incarnation, ItemId, LogIndex, NodeId, ReplicaId};
 use rand::RngExt;
 
+use super::for_good;
 use super::node::Stage;
 use super::player::{EPOCHS_MAX, Notes, client_of, name_of};
 use super::{LOAD_MS, REGION, SHARDS};
@@ -38,12 +39,20 @@ impl GoesWrong {
     }
 }
 
+/// What happens once in a run, if at all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turns {
+    pub(super) wrong: Option<GoesWrong>,
+    /// The node that goes for good.
+    pub(super) for_good: Option<u32>,
+}
+
 pub(super) fn drive(
     world: &mut World,
     plan: Plan,
     stage: &Stage,
     notes: &[Rc<Notes>],
-    wrong: Option<GoesWrong>,
+    Turns { wrong, for_good }: Turns,
     fired: &mut BTreeMap<String, u64>,
 ) -> Result<(), Violation> {
     let all_in = || notes.iter().all(|n| n.frames.get() > 0);
@@ -61,7 +70,13 @@ pub(super) fn drive(
     notes.iter().for_each(|n| n.stays.set(true));
     let quiet_ms = loaded.and_then(|()| director.calm(world));
     fired.clone_from(director.fired());
-    let quiet_ms = quiet_ms?;
+    let mut quiet_ms = quiet_ms?;
+    let mut gone = None;
+    if let Some(number) = for_good {
+        gone = Some(for_good::lose(world, number, notes)?);
+        stage.gone.set(1);
+        quiet_ms = director.elapsed_ms(world);
+    }
     let before: Vec<u64> = notes.iter().map(|n| n.frames.get()).collect();
     director.run(world, quiet_ms + QUIET_MS)?;
 
@@ -77,6 +92,9 @@ pub(super) fn drive(
         let verifying = if stage.verifying.get() { ", and the operator for an answer," } else { "" };
         Violation::new("commands-answered", format!("{unacked:?} commands wait{verifying} although it has long been quiet"))
     })?;
+    if let Some(name) = &gone {
+        for_good::bring_back(world, name)?;
+    }
     stage.cut_wanted.set(true);
     let all = stage.holders.get();
     let told = || {
@@ -97,7 +115,7 @@ pub(super) fn drive(
 }
 
 /// Runs until something holds, or is violated because it does not in time.
-fn until(
+pub(super) fn until(
     world: &mut World,
     within_ms: u64,
     holds: impl Fn() -> bool,

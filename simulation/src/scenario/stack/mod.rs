@@ -6,6 +6,7 @@
 
 mod demo;
 mod drive;
+mod for_good;
 mod node;
 mod operator;
 mod player;
@@ -55,6 +56,8 @@ pub(super) struct Variation {
     pub(super) lying_disks: bool,
     /// At some moment a replica's state becomes another than that of the others. They need not be equal then, but at the end.
     pub(super) one_goes_wrong: bool,
+    /// In this share of the seeds, a node goes for good while everybody is out and everything rests.
+    pub(super) one_goes_for_good: f64,
     /// How many regions its ground is cut into.
     pub(super) grid: GridConfig,
     /// What else the world is made of.
@@ -73,6 +76,7 @@ impl Variation {
         verified: false,
         lying_disks: false,
         one_goes_wrong: false,
+        one_goes_for_good: 0.0,
         grid: ONE_REGION,
         weather: Weather::of_network,
     };
@@ -150,7 +154,8 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
     }
     let mut fired = BTreeMap::new();
     let wrong = variation.one_goes_wrong.then(|| drive::GoesWrong::draw(seed));
-    let result = drive::drive(&mut world, plan, &stage, &notes, wrong, &mut fired);
+    let for_good = for_good::draw(seed, variation.one_goes_for_good);
+    let result = drive::drive(&mut world, plan, &stage, &notes, drive::Turns { wrong, for_good }, &mut fired);
     outcome.simulated_ms = world.elapsed().as_millis() as u64;
     outcome.fired = fired;
     tell_what_happened(&world, &stage, &notes, outcome);
@@ -175,6 +180,7 @@ fn tell_what_happened(world: &World, stage: &Stage, notes: &[Rc<Notes>], outcome
         ("regions that fell asleep", stage.slept.get()),
         ("regions that woke", stage.woke.get()),
         ("folders that were replaced", stage.replaced.get()),
+        ("nodes that went for good", stage.gone.get()),
         ("verified", stage.verified.get()),
         ("could not be verified", stage.unverified.get()),
     ] {

@@ -65,6 +65,8 @@ pub(super) struct Stage {
     pub(super) realm_leaders: RefCell<BTreeSet<u32>>,
     /// How often a node came back with a new data folder.
     pub(super) replaced: Cell<u64>,
+    /// Nodes that went for good.
+    pub(super) gone: Cell<u64>,
     /// Replicas need not have equal states before the end.
     pub(super) may_be_odd: Cell<bool>,
     /// The state of a replica is to go wrong: the owner's, or a follower's.

@@ -85,6 +85,10 @@ pub(super) struct Notes {
     pub(super) rests: Cell<bool>,
     /// The player does not leave the world any more.
     pub(super) stays: Cell<bool>,
+    /// The player is to leave the world, and to stay out of it.
+    pub(super) wanted_out: Cell<bool>,
+    /// And has done so.
+    pub(super) is_out: Cell<bool>,
     /// Who it is in facts: its number and the epoch of its session.
     pub(super) client: Cell<Option<ClientId>>,
     pub(super) frames: Cell<u64>,
@@ -168,7 +172,8 @@ pub(super) async fn play<S: Studio>(
         let away = match end {
             End::Left => {
                 login = sign_in.clone();
-                Duration::from_millis(player.draw(0..habits.away_max.as_millis() as u64))
+                let away = Duration::from_millis(player.draw(0..habits.away_max.as_millis() as u64));
+                if player.stay_out().await { Duration::ZERO } else { away }
             }
             End::Wandered => {
                 if let Login::Resume(key) = &mut login {
@@ -197,6 +202,15 @@ pub(super) async fn play<S: Studio>(
 }
 
 impl<P: Mind> Player<P> {
+    /// Waits for as long as nobody is wanted in the world; `true` if that was so.
+    async fn stay_out(&self) -> bool {
+        while self.notes.wanted_out.get() {
+            self.notes.is_out.set(true);
+            sleep(RETRY_AFTER).await;
+        }
+        self.notes.is_out.replace(false)
+    }
+
     /// Waits before the next attempt; one that is away for long comes back when everybody is wanted.
     async fn stay_away(&self, away: Duration) {
         let back_at = Instant::now() + away;
@@ -338,6 +352,9 @@ impl<P: Mind> Player<P> {
     }
 
     fn wants_to_leave(&self) -> bool {
+        if self.notes.wanted_out.get() {
+            return true;
+        }
         let stays = self.notes.stays.get() || self.notes.rests.get() || !self.habits.leaves;
         !stays && self.random.borrow_mut().random_bool(if self.habits.rushes { LEAVES_IN_A_RUSH } else { LEAVES })
     }
