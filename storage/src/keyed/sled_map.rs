@@ -3,9 +3,12 @@
 //! sled 0.34.7 as it ships loses acknowledged data at a power cut: it does not wait for the disk (see [`super::durable`]), the names
 //! of its files are not synced, and half-written `snap.*.generating` files make the next start panic. Hence
 //! [`sync_names`] at the opening, a sync by a descriptor of our own after every flush, and the removal of what was half written.
+//! Its threads, which nobody can join, keep the data file locked a moment longer than the store lives: see [`wait_released`].
 
+use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -22,6 +25,11 @@ const CLEAR_KEYS: usize = 512;
 pub(super) const DATA_FILE: &str = "db";
 /// Written before the data file; a folder that has it is sled's.
 pub(super) const CONF_FILE: &str = "conf";
+
+/// How long the opening waits for the threads of a store that was closed in this process.
+const RELEASED_WITHIN: Duration = Duration::from_secs(2);
+/// How often it looks whether they are done.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The map over sled.
 pub(super) struct SledMap(sled::Tree);
@@ -56,6 +64,7 @@ impl From<sled::Error> for KeyedError {
 /// Opens sled in `dir`, which exists.
 pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<(SledMap, SledSync), OpenError> {
     let failed = |error| OpenError::Failed(fault(dir)(error));
+    wait_released(&dir.join(DATA_FILE)).map_err(failed)?;
     remove_half_written(dir).map_err(failed)?;
     let calls_before = calls();
     let config = sled::Config::new().path(dir).flush_every_ms(None).cache_capacity(cache_bytes).print_profile_on_drop(false);
@@ -84,6 +93,31 @@ pub(super) fn open(dir: &Path, cache_bytes: u64) -> Result<(SledMap, SledSync), 
     file.sync_data().map_err(failed)?;
     sync_names(dir).map_err(failed)?;
     Ok((SledMap((*db).clone()), SledSync { db, file, dir: dir.to_owned() }))
+}
+
+/// Waits until nobody holds sled's lock. sled tells whoever flushes that a write is done before its thread lets go of the file, and
+/// joins no thread when it is dropped: a store that is opened just after it was closed would be refused. One that somebody uses is
+/// refused all the same, after [`RELEASED_WITHIN`].
+fn wait_released(data: &Path) -> std::io::Result<()> {
+    let file = match File::open(data) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    let mut left = RELEASED_WITHIN;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if !left.is_zero() => {
+                std::thread::sleep(LOOK_EVERY);
+                left = left.saturating_sub(LOOK_EVERY);
+            }
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("{} is in use, still after {} s", data.display(), RELEASED_WITHIN.as_secs());
+                return Err(std::io::Error::new(std::io::ErrorKind::WouldBlock, message));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 fn remove_half_written(dir: &Path) -> std::io::Result<()> {
@@ -187,5 +221,40 @@ impl Durable for SledSync {
     fn sync(&mut self) -> Result<(), KeyedError> {
         self.db.flush()?;
         self.file.sync_data().and_then(|()| sync_blobs(&self.dir)).map_err(|error| KeyedError::Fault(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open_and_count(dir: &Path) -> Result<u64, OpenError> {
+        let (mut map, _sync) = open(dir, 1 << 20)?;
+        let count = map.get(&OPENED_KEY).unwrap().expect("counted");
+        Ok(u64::from_be_bytes(count.as_ref().try_into().unwrap()))
+    }
+
+    #[test]
+    fn a_lock_that_is_released_late_is_waited_for_and_one_that_is_kept_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = open_and_count(dir.path()).expect("opens");
+        let held = || {
+            let file = File::open(dir.path().join(DATA_FILE)).unwrap();
+            file.lock().unwrap();
+            file
+        };
+        let late = held();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(200));
+                drop(late);
+            });
+            assert_eq!(open_and_count(dir.path()).expect("opens when it is released"), first + 1);
+        });
+        let kept = held();
+        let Err(OpenError::Failed(refused)) = open_and_count(dir.path()) else { panic!("opened what is in use") };
+        assert!(refused.to_string().contains("is in use"), "{refused}");
+        drop(kept);
+        assert_eq!(open_and_count(dir.path()).expect("opens again"), first + 2);
     }
 }
