@@ -7,7 +7,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use marchland_proto::cluster::{
-    InspectReply, MoveOwnerReply, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply, StatusReply, TakeCutReply,
+    ChangeMapReply, ChangeMapRequest, InspectReply, MoveOwnerReply, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
+    StatusReply, TakeCutReply,
 };
 use marchland_types::{CutNumber, GroupId, LogIndex, NodeId};
 use serde::Serialize;
@@ -58,6 +59,10 @@ pub trait AdminBackend: Send + Sync + 'static {
     /// Does a part of making many characters: names them in a directory, or makes them in a vault, that this node leads.
     /// The reply's code is a [`marchland_proto::codes::Code`].
     fn seed(&self, request: SeedCharactersRequest) -> Answer<'_, SeedCharactersReply>;
+
+    /// Tells the region map (map epoch 0), or gives the regions of a world other rectangles; this node must lead the directory. The same
+    /// order again changes nothing. The reply's code is a [`marchland_proto::codes::Code`].
+    fn change_map(&self, request: ChangeMapRequest) -> Answer<'_, ChangeMapReply>;
 
     /// Whether the node serves players; otherwise why not.
     fn ready(&self) -> Result<(), String>;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use marchland_proto::cluster::admin_client::AdminClient as Grpc;
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
-    SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+    ChangeMapReply, ChangeMapRequest, InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply,
+    SeedCharactersRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{CALL_TIMEOUT, ClusterClient, ClusterSecurity, SecurityError, TlsFiles, Transport, cluster_channel};
 use marchland_types::{CutNumber, GroupId, NodeId};
@@ -25,6 +25,8 @@ const STATUS_WITHIN: Duration = CALL_TIMEOUT;
 const SKIP_WITHIN: Duration = Duration::from_secs(15);
 /// Longest time for a thousand characters to be made.
 const SEED_WITHIN: Duration = Duration::from_secs(10);
+/// Longest time for a directory to take a map: the node itself tries for 5 s.
+const MAP_WITHIN: Duration = Duration::from_secs(10);
 /// Longest time for a region to be handed over: the node itself tries for 3 s.
 const MOVE_WITHIN: Duration = Duration::from_secs(6);
 
@@ -229,6 +231,12 @@ impl AdminNode {
     pub async fn seed(&self, request: SeedCharactersRequest) -> Result<SeedCharactersReply, CallError> {
         let request = self.request(request);
         self.within(SEED_WITHIN, self.grpc.clone().seed_characters(request)).await
+    }
+
+    /// Has it tell the region map, or change it. Given again, the same order changes nothing.
+    pub async fn change_map(&self, request: ChangeMapRequest) -> Result<ChangeMapReply, CallError> {
+        let request = self.request(request);
+        self.within(MAP_WITHIN, self.grpc.clone().change_map(request)).await
     }
 
     fn request<M>(&self, message: M) -> Request<M> {

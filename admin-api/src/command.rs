@@ -16,6 +16,7 @@ use marchland_types::{LogIndex, NodeId, RegionId};
 use serde::Serialize;
 
 use crate::client::{AdminCluster, AdminEndpoint, ClusterView, EndpointError, NodeAnswer, Worlds, cluster_status};
+use crate::map::{MapError, WorldMap, change_map, move_border, world_map};
 use crate::relocate::{MoveError, Moved, move_owner};
 use crate::seed::{SeedError, Seeded, seed};
 use crate::skip::{SkipError, Skipped, skip_entry};
@@ -36,6 +37,9 @@ pub enum CommandError {
     /// Not all characters were made.
     #[error("not all were made: {0}")]
     Seed(#[from] SeedError),
+    /// There is no map, or it was not changed.
+    #[error(transparent)]
+    Map(#[from] MapError),
     /// There is no verdict.
     #[error("could not verify: {0}")]
     Verify(#[from] VerifyError),
@@ -44,7 +48,7 @@ pub enum CommandError {
     Output(#[from] std::io::Error),
 }
 
-/// What a long command shows while it works.
+/// How far a long command is.
 const BAR: &str = "{bar:40} {pos}/{len} {per_sec}, {eta} to go";
 
 /// How a command ended, when it could say something.
@@ -103,6 +107,35 @@ enum AdminCommand {
         #[command(subcommand)]
         command: RegionCommand,
     },
+    /// Which ground each region has. With `--change` or `--border`, give the regions other ground, together the same as before, and wait
+    /// until all of them go by it. Players keep their connections.
+    #[command(after_help = "Examples:\n  marchland admin --ready-file r.json map --border 5,6 --by 40\n  \
+        marchland admin --ready-file r.json map --json > map.json\n  \
+        marchland admin --ready-file r.json map --change map.json\n\n\
+        Exit code 0: every region goes by the new map. 1: not changed, or it is not known, or some regions take it later.")]
+    Map(MapArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+struct MapArgs {
+    /// File with the new map: what `map --json` printed, with other edges. Refused when the map was changed since it was printed.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["border", "by"])]
+    change: Option<PathBuf>,
+    /// Two regions that share a whole edge. That edge is moved, each time that the command is given.
+    #[arg(long, value_name = "REGION,REGION", value_parser = two_regions, requires = "by")]
+    border: Option<[RegionId; 2]>,
+    /// How far, in metres: to the east or south, or to the west or north if it is negative.
+    #[arg(long, value_name = "METRES", requires = "border", allow_negative_numbers = true)]
+    by: Option<f32>,
+    /// How long to wait for regions to take a new map, in seconds.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    timeout_s: u64,
+}
+
+/// Two region numbers with a comma between them.
+fn two_regions(text: &str) -> Result<[RegionId; 2], String> {
+    let numbers = text.split_once(',').and_then(|(a, b)| Some([a.trim().parse().ok()?, b.trim().parse().ok()?]));
+    numbers.map(|numbers| numbers.map(RegionId)).ok_or_else(|| "two regions are written 5,6".to_owned())
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -224,7 +257,7 @@ impl AdminArgs {
     pub async fn run(&self, out: &mut impl Write) -> Result<Outcome, CommandError> {
         let cluster = self.endpoint.connect(match &self.command {
             AdminCommand::Cluster { .. } => Worlds::All,
-            AdminCommand::Character { .. } | AdminCommand::Region { .. } => Worlds::Only,
+            AdminCommand::Character { .. } | AdminCommand::Region { .. } | AdminCommand::Map(_) => Worlds::Only,
         })?;
         match &self.command {
             AdminCommand::Cluster { command: ClusterCommand::Status } => {
@@ -233,8 +266,7 @@ impl AdminArgs {
                 Ok(if view.healthy() { Outcome::Well } else { Outcome::Wrong })
             }
             AdminCommand::Character { command: CharacterCommand::Seed { count, prefix } } => {
-                let bar = if self.json { ProgressBar::hidden() } else { ProgressBar::new(*count) };
-                bar.set_style(ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar()));
+                let bar = bar(self.json, *count);
                 let seeded = seed(&cluster, *count, prefix, |made| bar.set_position(made)).await?;
                 bar.finish_and_clear();
                 put(out, self.json, &seeded, made)?;
@@ -250,8 +282,36 @@ impl AdminArgs {
                 put(out, self.json, &skipped, told)?;
                 Ok(Outcome::Well)
             }
+            AdminCommand::Map(args) => {
+                let (map, changed) = args.run(&cluster, self.json).await?;
+                put(out, self.json, &map, ground)?;
+                Ok(if changed && map.waiting > 0 { Outcome::Wrong } else { Outcome::Well })
+            }
         }
     }
+}
+
+impl MapArgs {
+    /// The map in force, and whether it is one that was asked for.
+    async fn run(&self, cluster: &AdminCluster, json: bool) -> Result<(WorldMap, bool), MapError> {
+        let new = match (&self.change, self.border, self.by) {
+            (Some(path), ..) => WorldMap::from_file(path)?,
+            (None, Some([a, b]), Some(by_m)) => move_border(&world_map(cluster).await?, a, b, by_m)?,
+            _ => return Ok((world_map(cluster).await?, false)),
+        };
+        let regions = new.regions.len() as u64;
+        let bar = bar(json, regions);
+        let waits = |waiting: u32| bar.set_position(regions.saturating_sub(waiting.into()));
+        let changed = change_map(cluster, &new, Duration::from_secs(self.timeout_s), waits).await;
+        bar.finish_and_clear();
+        Ok((changed?, true))
+    }
+}
+
+/// What a long command shows while it works; nothing beside a JSON document.
+fn bar(json: bool, length: u64) -> ProgressBar {
+    let bar = if json { ProgressBar::hidden() } else { ProgressBar::new(length) };
+    bar.with_style(ProgressStyle::with_template(BAR).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 fn put<T: Serialize>(out: &mut impl Write, json: bool, answer: &T, people: fn(&T) -> String) -> std::io::Result<()> {
@@ -280,6 +340,21 @@ fn went(moved: &Moved) -> String {
 fn told(skipped: &Skipped) -> String {
     let Skipped { group, index, order_index, tick, node } = skipped;
     format!("{group} skipped entry {index} by the order in entry {order_index}, and is at tick {tick} (node {node})\n")
+}
+
+/// A world's regions for people.
+fn ground(map: &WorldMap) -> String {
+    let mut rows = table(&["region", "west", "north", "east", "south"]);
+    for ground in &map.regions {
+        let edges = [ground.min_x, ground.min_z, ground.max_x, ground.max_z].map(|edge_m| edge_m.to_string());
+        rows.add_row([ground.region.to_string()].into_iter().chain(edges));
+    }
+    let waiting = match map.waiting {
+        0 => "every region goes by it".to_owned(),
+        1 => "1 region has not taken it yet, but will".to_owned(),
+        several => format!("{several} regions have not taken it yet, but will"),
+    };
+    format!("{rows}\n\nmap epoch {}: {waiting}\n", map.epoch)
 }
 
 fn table(head: &[&str]) -> Table {
@@ -384,6 +459,7 @@ fn overview(view: &ClusterView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::map::RegionGround;
     use clap::Parser;
 
     #[derive(Debug, Parser)]
@@ -404,16 +480,36 @@ mod tests {
         assert!(!parses("x admin --ready-file r.json region skip-entry --region 1"));
         assert!(parses("x admin --ready-file r.json region move --region 1 --to 3 --json"));
         assert!(!parses("x admin --ready-file r.json region move --to 3"));
+        assert!(parses("x admin --ready-file r.json map --json"));
+        assert!(parses("x admin --ready-file r.json map --change map.json --timeout-s 5"));
+        assert!(parses("x admin --ready-file r.json map --border 5,6 --by -40.5"));
+        for wrong in ["--change a --border 5,6 --by 4", "--border 5,6", "--by 4", "--change a --by 4", "--border 5 --by 4"] {
+            assert!(!parses(&format!("x admin --ready-file r.json map {wrong}")), "{wrong}");
+        }
         assert!(parses("x verify --ready-file r.json --world a"));
         assert!(!parses("x verify --endpoint a:1 --authority a --certificate b --key c --token-file d --world a"));
         assert!(!parses("x verify"));
         assert!(!parses("x verify --endpoint a:1"));
         assert!(!parses("x verify --ready-file r.json --timeout-s 0"));
         assert!(!parses("x admin --ready-file r.json cluster"));
-        for sub in ["verify", "admin"] {
-            let help = Cli::try_parse_from(["x", sub, "--help"]).unwrap_err().to_string();
+        for sub in ["verify", "admin", "admin map"] {
+            let help = Cli::try_parse_from(format!("x {sub} --help").split(' ')).unwrap_err().to_string();
             assert!(help.contains("Example"), "{help}");
         }
+    }
+
+    #[test]
+    fn a_map_is_shown_to_people_and_as_a_document_to_edit() {
+        let region = |region, min_x, max_x| RegionGround { region, min_x, min_z: -0.5, max_x, max_z: 100.0 };
+        let mut map = WorldMap { epoch: 3, waiting: 0, regions: vec![region(1, 0.0, 40.1), region(2, 40.1, 80.0)] };
+        let text = ground(&map);
+        assert!(text.contains("40.1") && text.ends_with("\nmap epoch 3: every region goes by it\n"), "{text}");
+        map.waiting = 2;
+        assert!(ground(&map).ends_with("2 regions have not taken it yet, but will\n"));
+        let json = serde_json::to_string(&map).unwrap();
+        let first = r#"{"epoch":3,"waiting":2,"regions":[{"region":1,"min_x":0.0,"min_z":-0.5,"max_x":40.1,"max_z":100.0},"#;
+        assert!(json.starts_with(first), "{json}");
+        assert_eq!(serde_json::from_str::<WorldMap>(&json).unwrap(), map);
     }
 
     #[test]

@@ -7,15 +7,17 @@
 //! - [`verify`]: whether replicas agree and no item is missing or doubled; [`verify::judge`] is pure.
 //! - [`command`]: arguments and output of `marchland verify` and `marchland admin`.
 //! - [`seed`]: many characters at once.
+//! - [`map`]: which ground each region has, and how borders are moved.
 //!
-//! Nothing in this crate changes a region: cuts, and orders to skip an entry, are all that it asks a group to commit. Who owns a region
-//! is changed by the group itself, which is asked to.
+//! Nothing in this crate changes a region: cuts, and orders to skip an entry, are all that it asks its group to commit. Who owns a region
+//! is changed by the group itself, which is asked to; what ground it has, by the directory.
 
 mod backend;
 pub mod client;
 pub mod command;
 pub mod http;
 pub mod leader;
+pub mod map;
 pub mod relocate;
 pub mod seed;
 mod service;

@@ -7,15 +7,21 @@ use std::sync::Arc;
 
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
-    SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+    ChangeMapReply, ChangeMapRequest, InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply,
+    SeedCharactersRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
 };
+use marchland_proto::codes::Code;
 use marchland_proto::net::{Role, peer_of};
 use marchland_types::limits::CLUSTER_MESSAGE_MAX_BYTES;
 use marchland_types::{CutNumber, GroupId, LogIndex, NodeId};
 use tonic::{Request, Response, Status};
 
+use crate::map::MAP_REGIONS_MAX;
 use crate::{AdminBackend, AdminToken};
+
+/// Largest request: a map of as many regions as there may be, at 39 bytes each.
+const REQUEST_MAX_BYTES: usize = 256 * 1024;
+const _: () = assert!(MAP_REGIONS_MAX * 39 + 1024 <= REQUEST_MAX_BYTES);
 
 /// gRPC's `Admin` over an [`AdminBackend`].
 pub struct AdminService {
@@ -29,7 +35,7 @@ impl AdminService {
     #[must_use]
     pub fn server(backend: Arc<dyn AdminBackend>, token: Option<AdminToken>) -> AdminServer<Self> {
         AdminServer::new(Self { backend, token })
-            .max_decoding_message_size(64 * 1024)
+            .max_decoding_message_size(REQUEST_MAX_BYTES)
             .max_encoding_message_size(CLUSTER_MESSAGE_MAX_BYTES)
     }
 
@@ -95,6 +101,26 @@ impl Admin for AdminService {
         let (group, first, count) = (GroupId(request.group), request.first, request.count);
         let reply = self.backend.seed(request).await;
         tracing::info!(%peer, %group, first, count, code = reply.code, said = reply.reason, "audit: characters made");
+        Ok(Response::new(reply))
+    }
+
+    async fn change_map(&self, request: Request<ChangeMapRequest>) -> Result<Response<ChangeMapReply>, Status> {
+        self.admit(&request)?;
+        let peer = peer_of(&request)?.to_string();
+        let request = request.into_inner();
+        let (group, epoch, regions) = (GroupId(request.group), request.map_epoch, request.map.len());
+        let refuse = |code: Code, reason: String| ChangeMapReply { code: code as u32, reason, ..ChangeMapReply::default() };
+        let reply = if regions > MAP_REGIONS_MAX {
+            refuse(Code::TooLarge, format!("a map has at most {MAP_REGIONS_MAX} regions"))
+        } else if epoch == 0 && regions > 0 {
+            refuse(Code::Malformed, "a map comes with its epoch".to_owned())
+        } else {
+            self.backend.change_map(request).await
+        };
+        // Whoever only asks changes nothing, and asks often.
+        if epoch != 0 {
+            tracing::warn!(%peer, %group, epoch, regions, code = reply.code, said = reply.reason, "audit: map");
+        }
         Ok(Response::new(reply))
     }
 

@@ -2,7 +2,8 @@
 //!
 //! Any node is asked; one that does not lead names the leader. A call whose outcome is unknown is made again with the same
 //! request id until the deadline, which answers the same. The map is kept, so that resuming needs no directory as long as the
-//! world has one region; it is asked for again when somebody names a region that is not on it.
+//! world has one region; it is asked for again when somebody names a region that is not on it, or goes by
+//! a newer one.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -19,6 +20,7 @@ use marchland_proto::storage::SignInAnswer;
 use marchland_types::limits::JOIN_DEADLINE_MS;
 use marchland_types::seam::{Clock, Entropy};
 use marchland_types::{CharacterId, GroupId, GroupKind, NodeId, RegionId, ReplicaId};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -176,12 +178,19 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
         }
     }
 
+    /// A region goes by the map of an epoch: if that is newer than the known one, borders have moved.
+    pub(crate) fn map_named(&self, epoch: u64) {
+        if epoch > self.map.borrow().epoch() {
+            self.map_soon.notify_one();
+        }
+    }
+
     /// Asks for the map until it is known, and then whenever it proves to be old.
     pub(crate) async fn learn_map(self: Rc<Self>) {
         let mut pause = MAP_PAUSE;
         loop {
             let request = LocateRequest { world: self.shared.options.world.0, character: 0 };
-            let told = RefCell::default();
+            let (told, asked) = (RefCell::default(), Instant::now());
             let Some(reply) = self.ask(|| true, &told, |mut client| async move { client.locate(request).await }).await else {
                 return;
             };
@@ -200,7 +209,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             } else {
                 self.map_soon.notified().await;
             }
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep_until(asked + pause).await;
         }
     }
 }

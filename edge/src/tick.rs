@@ -36,6 +36,7 @@ impl<T: Transport, C: Clock, E: Entropy> Worker<T, C, E> {
             let state = &mut *self.state.borrow_mut();
             if batch.gone.is_none() {
                 self.group_named(group);
+                self.map_named(batch.map_epoch);
                 state.owners.heard(group, node, LogIndex(batch.index));
             }
             let Some(region) = state.regions.get_mut(&group) else { return };

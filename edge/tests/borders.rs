@@ -178,3 +178,31 @@ async fn one_who_comes_back_is_found_wherever_the_character_went() {
     walker.check_applied().await;
     assert_eq!(world.lock().sign_ins, 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_border_comes_from_far_away_and_passes_the_player() {
+    let world = World::start_two(30).await;
+    world.move_border(450.0);
+    let edge = world.edge(world.options()).await;
+    let mut walker = Walker::join(&world, &edge).await;
+    for _ in 0..20 {
+        walker.step(0.0).await;
+    }
+    assert_eq!((world.followed(2), &walker.regions[..]), (0, &[1][..]), "the other region is far");
+    for border in [10.0, -450.0] {
+        world.move_border(border);
+        for _ in 0..60 {
+            walker.step(0.0).await;
+        }
+        assert!(world.followed(2) > 0, "it is near now");
+        let view = &walker.client.view;
+        let seen: Vec<u64> = view.others().map(|(_, other)| other.entity).chain([walker.client.welcome().self_entity]).collect();
+        let near = |at: [f32; 2]| (at[0] - view.own().x).hypot(at[1] - view.own().z) < 45.0;
+        let there = [1, 2].into_iter().flat_map(|number| world.region(number).places());
+        let missing: Vec<_> = there.filter(|(entity, at)| near(*at) && !seen.contains(entity)).collect();
+        assert_eq!(missing, [], "whoever is near is seen, whosever they are");
+    }
+    walker.check_applied().await;
+    assert_eq!(walker.regions, [1, 2]);
+    assert!(walker.longest < Duration::from_millis(900), "{:?} without a frame", walker.longest);
+}

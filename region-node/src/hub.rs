@@ -17,7 +17,7 @@ use marchland_proto::cluster::{
     SessionMoved,
 };
 use marchland_proto::records::{Motion, OwnState};
-use marchland_types::{CellId, CharacterId, GroupId, LogIndex, RegionId, ReplicaId, Tick, planted};
+use marchland_types::{CellId, CharacterId, GroupId, LogIndex, MapEpoch, RegionId, ReplicaId, Tick, planted};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -82,6 +82,8 @@ pub struct Stamp {
     pub time_rate: u32,
     /// When the next tick takes inputs, if that is known.
     pub next_in: Option<Duration>,
+    /// The region map that the region goes by.
+    pub map_epoch: MapEpoch,
 }
 
 struct Link {
@@ -320,6 +322,7 @@ fn empty_batch(group: GroupId, region: RegionId, stamp: Stamp) -> RegionBatch {
         server_ms: stamp.server_ms,
         time_rate: stamp.time_rate,
         next_in_ms: stamp.next_in.map_or(0, |next_in| u32::try_from(next_in.as_millis()).unwrap_or(u32::MAX).saturating_add(1)),
+        map_epoch: stamp.map_epoch.0,
         ..RegionBatch::default()
     }
 }

@@ -174,6 +174,7 @@ impl<G: Game> Replica<G> {
             server_ms: self.region.world().now_ms(),
             time_rate: self.percent(),
             next_in: self.outlets.next_tick.after((self.now)().0),
+            map_epoch: self.region.world().map().0,
         }
     }
 

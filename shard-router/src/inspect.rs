@@ -5,7 +5,9 @@
 //! it is read again if anything was applied meanwhile.
 
 use bytes::Bytes;
-use marchland_proto::cluster::{InspectReply, SeedCharactersReply, SeedCharactersRequest, TakeCutReply};
+use marchland_proto::cluster::{
+    ChangeMapReply, ChangeMapRequest, InspectReply, SeedCharactersReply, SeedCharactersRequest, TakeCutReply,
+};
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{ChannelMessage, DirectoryCharacter, DirectoryCut};
 use marchland_raft::BoxFuture;
@@ -32,6 +34,13 @@ pub trait Audited: Send + Sync + 'static {
 
     /// Does its part of making many characters, each with this record. Leaders only.
     fn seed(&self, request: SeedCharactersRequest, record: Bytes) -> BoxFuture<'_, SeedCharactersReply>;
+
+    /// Tells the region map, or gives the regions other rectangles. A directory's leader only; others have no map.
+    fn change_map(&self, _request: ChangeMapRequest) -> BoxFuture<'_, ChangeMapReply> {
+        let reason = "only a directory has a map".to_owned();
+        let reply = ChangeMapReply { code: Code::Refused as u32, reason, ..ChangeMapReply::default() };
+        Box::pin(std::future::ready(reply))
+    }
 }
 
 /// What whoever seeds is told of an order without an answer.

@@ -7,13 +7,15 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use marchland_proto::cluster::{
-    DeliverAnswer, DeliverRequest, InspectReply, LocateReply, LocateRequest, RegisterReply, RegisterRequest, SeedCharactersReply,
-    SeedCharactersRequest, SignInReply, SignInRequest, TakeCutReply,
+    ChangeMapReply, ChangeMapRequest, DeliverAnswer, DeliverRequest, InspectReply, LocateReply, LocateRequest, RegisterReply,
+    RegisterRequest, SeedCharactersReply, SeedCharactersRequest, SignInReply, SignInRequest, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{PeerIdentity, Role};
 use marchland_proto::storage::directory_entry::Body;
-use marchland_proto::storage::{ChannelAck, CharacterSeed, Cut, DirectoryAnswer, NodeRegistration, RealmNode, SignInOrder};
+use marchland_proto::storage::{
+    ChannelAck, CharacterSeed, Cut, DirectoryAnswer, MapOrder, NodeRegistration, RealmNode, SignInOrder,
+};
 use marchland_raft::{BoxFuture, ProposeError};
 use marchland_router_core::{Name, TokenVerifier, encode_entry};
 use marchland_storage::keyed::KeyedStore;
@@ -267,6 +269,26 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> DirectoryService<G, K, C> {
         cut_reply(self.view.records(), taken).await
     }
 
+    /// Gives the order, unless it only asks (map epoch 0), and tells the map in force.
+    async fn changed_map(&self, request: ChangeMapRequest) -> Result<ChangeMapReply, OrderError> {
+        let unreadable = |error: ReadError| OrderError::Fault(error.to_string());
+        self.orders.leading()?;
+        let mut reply = ChangeMapReply::default();
+        if request.map_epoch == 0 {
+            self.read_barrier().await?;
+        } else {
+            let answer = self.order(Body::Map(MapOrder { map_epoch: request.map_epoch, map: request.map })).await?;
+            (reply.code, reply.reason) = (answer.code, answer.reason);
+        }
+        let Some(world) = self.view.world().await.map_err(unreadable)? else {
+            let reason = "the world has not begun".to_owned();
+            return Ok(ChangeMapReply { code: Code::Unavailable as u32, reason, ..reply });
+        };
+        reply.waiting = self.view.regions_behind(&world).await.map_err(unreadable)?;
+        (reply.map_epoch, reply.map) = (world.map_epoch, world.map);
+        Ok(reply)
+    }
+
     /// What stood at a cut, or (0) stands now. The characters are not in the directory: they are those that it had been told the
     /// place of by then, and that must be somewhere.
     pub async fn inspect(&self, cut: CutNumber) -> InspectReply {
@@ -308,6 +330,15 @@ impl<G: KeyedGroup, K: KeyedStore, C: Clock> Audited for DirectoryService<G, K, 
                 },
                 Err(error) => not_seeded(&error),
             }
+        })
+    }
+
+    fn change_map(&self, request: ChangeMapRequest) -> BoxFuture<'_, ChangeMapReply> {
+        Box::pin(async move {
+            self.changed_map(request).await.unwrap_or_else(|error| {
+                let (code, leader) = error.reply();
+                ChangeMapReply { code: code as u32, reason: error.to_string(), leader, ..ChangeMapReply::default() }
+            })
         })
     }
 }

@@ -1,10 +1,12 @@
 //! Reading the records of a directory or of the realm, with the guarantees of [`Records`].
 
+use marchland_proto::storage::channel_message::Body;
 use marchland_proto::storage::{
     DirectoryCharacter, DirectoryFolder, DirectoryGenesis, DirectoryNode, GroupPlan, RealmGenesis, RealmWorld,
 };
 use marchland_router_core::{Key, RegionMap};
 use marchland_storage::keyed::KeyedStore;
+use marchland_types::limits::CHANNEL_MESSAGES_MAX;
 use marchland_types::{CharacterId, GroupId, MapEpoch, NodeId, ReplicaId, WorldId};
 
 use crate::records::{ReadError, Records};
@@ -36,6 +38,17 @@ impl<K: KeyedStore> DirectoryView<K> {
         let Some(world) = self.world().await? else { return Ok(None) };
         let map = RegionMap::parse(WorldId(world.world), MapEpoch(world.map_epoch), &world.map);
         map.map(Some).map_err(|_| ReadError::Damaged(Key::World))
+    }
+
+    /// How many regions have not taken the map in force yet: the message that tells them of it waits.
+    pub async fn regions_behind(&self, world: &DirectoryGenesis) -> Result<u32, ReadError> {
+        let mut behind = 0;
+        for region in &world.map {
+            let waiting = self.records.posted(GroupId(region.group), CHANNEL_MESSAGES_MAX).await?;
+            let tells = |body: &Body| matches!(body, Body::MapChange(change) if change.map_epoch == world.map_epoch);
+            behind += u32::from(waiting.iter().filter_map(|message| message.body.as_ref()).any(tells));
+        }
+        Ok(behind)
     }
 
     /// The members of a group.

@@ -4,12 +4,12 @@ mod support;
 
 use std::sync::atomic::Ordering;
 
-use marchland_proto::cluster::{DeliverRequest, LocateRequest, RegisterRequest};
+use marchland_proto::cluster::{ChangeMapRequest, DeliverRequest, LocateRequest, RegisterRequest};
 use marchland_proto::codes::Code;
 use marchland_proto::net::Role as PeerRole;
 use marchland_proto::storage::directory_entry::Body;
-use marchland_proto::storage::{ChannelMessage, Cut, Fin, NodeRegistration, channel_message};
-use marchland_router::{DirectoryOptions, OrderError};
+use marchland_proto::storage::{ChannelAck, ChannelMessage, Cut, Fin, Neighbour, NodeRegistration, channel_message};
+use marchland_router::{Audited, DirectoryOptions, OrderError};
 use marchland_types::{CharacterId, ReplicaId, WorldId};
 use support::*;
 
@@ -166,6 +166,38 @@ async fn deliveries_are_committed_once_and_bounded() {
     assert_eq!(deliver(vec![fin(4); 1025]).await.0, Code::TooLarge);
     let elsewhere = DeliverRequest { to_group: region(1).0, messages: vec![fin(4)] };
     assert_eq!(code(rig.service.deliver(&shard, elsewhere).await.code), Code::Forbidden);
+}
+
+#[tokio::test]
+async fn the_map_is_told_and_changed_by_the_leader_and_who_does_not_know_it_yet_is_counted() {
+    let rig = Rig::begun(quick()).await;
+    let change = async |map_epoch, map: &[Neighbour]| {
+        let request = ChangeMapRequest { group: directory_group().0, map_epoch, map: map.to_vec() };
+        rig.service.change_map(request).await
+    };
+    let told = change(0, &[]).await;
+    assert_eq!((code(told.code), told.map_epoch, told.map.len(), told.waiting), (Code::Ok, 1, 2, 0));
+    let mut map = told.map;
+    (map[0].max_x, map[1].min_x) = (map[0].max_x - 5.0, map[1].min_x - 5.0);
+    // An outcome that nobody heard of is asked for again, and the order is obeyed once.
+    rig.group.then([Outcome::CommitUnheard, Outcome::Lose]);
+    let changed = change(2, &map).await;
+    assert_eq!((code(changed.code), changed.map_epoch, changed.waiting), (Code::Ok, 2, 2), "{}", changed.reason);
+    assert_eq!(changed.map, map);
+    let found = rig.service.locate(&peer(9, &[PeerRole::Edge]), LocateRequest { world: WORLD.0, character: 0 }).await;
+    assert_eq!((found.map_epoch, &found.map), (2, &map));
+    let ack = ChannelAck { from_group: region(1).0, seq: 1, cut: 0 };
+    assert_eq!(code(rig.service.order(Body::Ack(ack)).await.unwrap().code), Code::Ok);
+    assert_eq!(change(0, &[]).await.waiting, 1);
+    // With other messages in the channel, it is the one with the map that counts.
+    rig.service.sign_in(&peer(9, &[PeerRole::Edge]), sign_in_request("anna", "Ann", 1)).await;
+    assert_eq!(change(0, &[]).await.waiting, 1);
+    let refused = change(4, &map).await;
+    assert_eq!((code(refused.code), refused.map_epoch), (Code::Refused, 2));
+    *rig.group.leader.lock().unwrap() = Some(replica(3));
+    for reply in [change(0, &[]).await, change(3, &map).await] {
+        assert_eq!((code(reply.code), reply.leader), (Code::NotLeader, replica(3).0));
+    }
 }
 
 #[tokio::test]

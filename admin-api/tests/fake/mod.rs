@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex};
 use marchland_admin::client::AdminEndpoint;
 use marchland_admin::{AdminBackend, AdminService, AdminToken, Answer, MemberPages, MintedToken};
 use marchland_proto::cluster::{
-    ComponentHash, GroupStatus, InspectReply, MoveOwnerReply, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
-    StatusReply, TakeCutReply,
+    ChangeMapReply, ChangeMapRequest, ComponentHash, GroupStatus, InspectReply, MoveOwnerReply, SeedCharactersReply,
+    SeedCharactersRequest, SkipEntryReply, StatusReply, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::net::{ClusterSecurity, Listener, PeerIdentity, Role, TokioTransport, Transport, serve_cluster};
+use marchland_proto::storage::Neighbour;
 use marchland_types::{CutNumber, GroupId, GroupKind, Incarnation, LogIndex, NodeId, RegionId, ReplicaId, WorldId};
 
 pub const TOKEN: &str = "open sesame";
@@ -42,8 +43,52 @@ pub struct World {
     pub next_character: u64,
     /// What each vault was told to make: from which id on, and how many.
     pub seeded: BTreeMap<GroupId, Vec<(u64, u32)>>,
-    /// Parts that get no answer before one does.
+    /// Parts, and orders for the map, that get no answer before one does.
     pub stumbles: u32,
+    /// Orders for the map that are obeyed without an answer.
+    pub lost_answers: u32,
+    /// The region map in force, and its epoch.
+    pub map: Vec<Neighbour>,
+    pub map_epoch: u64,
+    /// Regions that have not taken it yet: one takes it each time that somebody asks, if they take it at all.
+    pub waiting: u32,
+    pub takes: bool,
+    /// Orders for the map that were heard by the leader.
+    pub map_orders: u32,
+}
+
+pub fn ground(region: u32, min: [f32; 2], max: [f32; 2]) -> Neighbour {
+    let group = GroupId::region(WorldId(1), RegionId(region)).0;
+    Neighbour { region, group, min_x: min[0], min_z: min[1], max_x: max[0], max_z: max[1] }
+}
+
+/// Four squares, numbered row by row, and a fifth region along the east of them. The first one's plan was changed.
+pub fn five_regions() -> Vec<Neighbour> {
+    let first = ground(1, [0.0, 0.0], [100.0, 100.0]);
+    vec![
+        Neighbour { group: GroupId::new(GroupKind::Region, WorldId(1), 77).0, ..first },
+        ground(2, [100.0, 0.0], [200.0, 100.0]),
+        ground(3, [0.0, 100.0], [100.0, 200.0]),
+        ground(4, [100.0, 100.0], [200.0, 200.0]),
+        ground(5, [200.0, 0.0], [300.0, 200.0]),
+    ]
+}
+
+/// Why a map can not come after another one, in the few words that tests need.
+fn bad_map(had: &[Neighbour], new: &[Neighbour]) -> Option<&'static str> {
+    let ids = |map: &[Neighbour]| map.iter().map(|n| (n.region, n.group)).collect::<BTreeMap<_, _>>();
+    let overlap = |a: &Neighbour, b: &Neighbour| a.min_x < b.max_x && b.min_x < a.max_x && a.min_z < b.max_z && b.min_z < a.max_z;
+    // Without overlaps, and within the old bounds, as much ground is the same ground.
+    let area = |map: &[Neighbour]| map.iter().map(|n| f64::from(n.max_x - n.min_x) * f64::from(n.max_z - n.min_z)).sum::<f64>();
+    if new.len() != had.len() || ids(new) != ids(had) {
+        Some("the new map has other regions than the world")
+    } else if new.iter().enumerate().any(|(at, a)| new[at + 1..].iter().any(|b| overlap(a, b))) {
+        Some("regions overlap")
+    } else if area(new) != area(had) {
+        Some("the new map is of other ground")
+    } else {
+        None
+    }
 }
 
 #[derive(Clone)]
@@ -82,6 +127,12 @@ pub fn world() -> Arc<Mutex<World>> {
         next_character: 42,
         seeded: BTreeMap::new(),
         stumbles: 0,
+        lost_answers: 0,
+        map: five_regions(),
+        map_epoch: 1,
+        waiting: 0,
+        takes: true,
+        map_orders: 0,
     }))
 }
 
@@ -232,6 +283,47 @@ impl AdminBackend for Node {
             world.seeded.entry(asked).or_default().push((request.first, request.count));
             reply(Code::Ok, 0)
         };
+        Box::pin(async move { answer })
+    }
+
+    fn change_map(&self, request: ChangeMapRequest) -> Answer<'_, ChangeMapReply> {
+        let mut world = self.world.lock().unwrap();
+        let leader = replica(world.owner);
+        let reply = |code: Code, reason: &str| ChangeMapReply {
+            code: code as u32,
+            reason: reason.into(),
+            leader,
+            ..ChangeMapReply::default()
+        };
+        let mut answer = if world.owner != self.number {
+            reply(Code::NotLeader, "group is not led here")
+        } else if GroupId(request.group) != GroupId::directory(WorldId(1)) {
+            reply(Code::Refused, "only a directory has a map")
+        } else if world.stumbles > 0 {
+            world.stumbles -= 1;
+            reply(Code::Unavailable, "outcome of the order is unknown")
+        } else if request.map_epoch == 0 {
+            world.waiting -= u32::from(world.takes && world.waiting > 0);
+            reply(Code::Ok, "")
+        } else {
+            world.map_orders += 1;
+            if request.map_epoch == world.map_epoch && request.map == world.map {
+                reply(Code::Ok, "")
+            } else if request.map_epoch != world.map_epoch + 1 {
+                reply(Code::Refused, "one more is expected")
+            } else if let Some(reason) = bad_map(&world.map, &request.map) {
+                reply(Code::Refused, reason)
+            } else {
+                (world.map_epoch, world.waiting) = (request.map_epoch, request.map.len() as u32);
+                world.map = request.map;
+                let is_lost = world.lost_answers > 0;
+                world.lost_answers -= u32::from(is_lost);
+                if is_lost { reply(Code::Unavailable, "outcome of the order is unknown") } else { reply(Code::Ok, "") }
+            }
+        };
+        if !matches!(Code::from_u32(answer.code), Some(Code::NotLeader | Code::Unavailable)) {
+            (answer.map_epoch, answer.map, answer.waiting) = (world.map_epoch, world.map.clone(), world.waiting);
+        }
         Box::pin(async move { answer })
     }
 

@@ -63,8 +63,12 @@ impl RegionMap {
     pub fn learn(&mut self, epoch: u64, mut regions: Vec<MapRegion>, view_m: f32) -> bool {
         regions.sort_by_key(|region| region.group);
         regions.dedup_by_key(|region| region.group);
-        if epoch < self.epoch || regions.is_empty() || regions == self.regions {
+        if epoch < self.epoch || regions.is_empty() || (epoch, &regions) == (self.epoch, &self.regions) {
             return false;
+        }
+        if regions == self.regions {
+            self.epoch = epoch;
+            return true;
         }
         let reach = view_m + AUTHORITY_MAX_M + MARGIN_M;
         let near = |own: &MapRegion| {
@@ -77,7 +81,13 @@ impl RegionMap {
         true
     }
 
-    /// Another number for every map that was learned.
+    /// Of the map that is known; 0 before the first.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Another number for every map that was learned and differs.
     #[must_use]
     pub fn version(&self) -> u32 {
         self.version
@@ -153,6 +163,10 @@ mod tests {
         assert!(!map.learn(1, vec![square(1, 0.0, 0.0)], 55.0), "known");
         assert!(map.learn(2, vec![square(2, 1000.0, 0.0), square(1, 0.0, 0.0)], 55.0));
         assert!(!map.learn(1, vec![square(1, 0.0, 0.0)], 55.0), "older");
+        // The same ground at a newer epoch: nobody's view is looked at again for that.
+        let version = map.version();
+        assert!(map.learn(3, vec![square(1, 0.0, 0.0), square(2, 1000.0, 0.0)], 55.0));
+        assert_eq!((map.epoch(), map.version()), (3, version));
         assert!(map.get(GroupId::region(WorldId(1), RegionId(2))).is_some());
     }
 }

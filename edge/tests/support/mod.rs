@@ -152,6 +152,8 @@ pub struct Inner {
     region: u32,
     /// Its ground, from west to east.
     ground: [f32; 2],
+    /// The map that it goes by.
+    map_epoch: u64,
     pub tick: u64,
     index: u64,
     /// Node that owns the region; 0 is nobody.
@@ -218,6 +220,7 @@ impl World {
             Arc::new(Mutex::new(Inner {
                 region: i as u32 + 1,
                 ground,
+                map_epoch: 1,
                 // Ticks of different regions have nothing to do with each other.
                 tick: i as u64 * 500,
                 index: 0,
@@ -278,6 +281,15 @@ impl World {
     /// Whether a character is between two regions.
     pub fn is_on_the_way(&self, character: u64) -> bool {
         self.regions.iter().all(|region| !region.lock().unwrap().sessions.contains_key(&character))
+    }
+
+    /// The border between two regions moves.
+    pub fn move_border(&self, to: f32) {
+        for (at, region) in self.regions.iter().enumerate() {
+            let mut region = region.lock().unwrap();
+            region.ground[1 - at] = to;
+            region.map_epoch += 1;
+        }
     }
 
     /// Cells and sessions that edges follow in a region.
@@ -343,6 +355,11 @@ fn replica(node: u32) -> u64 {
 }
 
 impl Inner {
+    /// Its entities, and where they are, east and south.
+    pub fn places(&self) -> Vec<(u64, [f32; 2])> {
+        self.ents.iter().flatten().map(|ent| (ent.entity, ent.at)).collect()
+    }
+
     fn is_ground(&self, x: f32, beyond_m: f32) -> bool {
         self.ground[0] - beyond_m <= x && x < self.ground[1] + beyond_m
     }
@@ -511,7 +528,7 @@ impl Inner {
         replies: &BTreeMap<u64, Vec<StoredReply>>,
         handed: &[(u32, HandedOff)],
     ) {
-        let Inner { region, edges, ents, sessions, stubs, tick, index, owner, .. } = self;
+        let Inner { region, edges, ents, sessions, stubs, tick, index, owner, map_epoch, .. } = self;
         edges.retain(|edge| !edge.up.is_closed());
         for edge in edges.iter_mut().filter(|edge| edge.wants && edge.node == *owner) {
             let mut parts = BTreeMap::<u32, (Vec<u8>, CellPart)>::new();
@@ -590,6 +607,7 @@ impl Inner {
                 server_ms: 1_790_000_000_000 + *tick * 50 - u64::from(*region - 1) * 25_020,
                 time_rate: 100,
                 next_in_ms: TICK.as_millis() as u32 + 1,
+                map_epoch: *map_epoch,
                 cells: parts
                     .into_iter()
                     .filter(|(cell, _)| edge.cells.contains(cell))
@@ -737,7 +755,8 @@ impl Directory for Node {
 
     async fn locate(&self, request: Request<LocateRequest>) -> Result<Response<LocateReply>, Status> {
         let character = request.into_inner().character;
-        let mut reply = LocateReply { map_epoch: 1, ..LocateReply::default() };
+        let map_epoch = self.regions[0].lock().unwrap().map_epoch;
+        let mut reply = LocateReply { map_epoch, ..LocateReply::default() };
         for region in &self.regions {
             let region = region.lock().unwrap();
             let group = group_of(region.region).0;

@@ -24,7 +24,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let players = setting("MARCHLAND_BUSY_PLAYERS", if released { 200 } else { 30 })? as usize;
     let mut cluster = scene.cluster(&[])?;
     cluster.start().await?;
-    let mut bots = start_bots(scene, &cluster, players)?;
+    let mut bots = start_bots(scene, &cluster, "gather", players)?;
     all_here(&cluster, players).await?;
     let before = terms(&cluster).await?;
     let (with, work) = busy(scene)?;

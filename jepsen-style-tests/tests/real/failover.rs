@@ -64,7 +64,7 @@ pub async fn run(scene: &Scene, fate: Fate) -> anyhow::Result<Outcome> {
     while left > 0 {
         let rounds = left.min(ROUNDS_OF_A_LOAD);
         left -= rounds;
-        let mut bots = start_bots(scene, &cluster, players)?;
+        let mut bots = start_bots(scene, &cluster, "gather", players)?;
         all_here(&cluster, players).await?;
         let mut on_its_edge = 0;
         for _ in 0..rounds {
@@ -189,13 +189,13 @@ fn judge(report: &Value, fate: Fate, waits: u64, on_its_edge: u64, patience: u64
     within("max", BLACKOUT_MAX_MS)
 }
 
-pub fn start_bots(scene: &Scene, cluster: &Cluster, players: usize) -> anyhow::Result<Child> {
+pub fn start_bots(scene: &Scene, cluster: &Cluster, behaviour: &str, players: usize) -> anyhow::Result<Child> {
     let mut command = scene.binary.command();
     command.args([
         "bots",
         "--json",
         "--behaviour",
-        "gather",
+        behaviour,
         "--seconds",
         "3600",
         "--count",

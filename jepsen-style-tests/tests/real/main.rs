@@ -19,6 +19,7 @@ mod full_disk;
 mod kill_all;
 mod lost_folder;
 mod lost_parts;
+mod moving_borders;
 mod odd_replica;
 mod plants;
 mod power_cut;
@@ -55,6 +56,7 @@ const TESTS: &[Test] = &[
         Box::pin(failover::run(scene, Fate::AskedToGo))
     }),
     ("failover_move: an operator moves a region, and nobody notices", |scene| Box::pin(failover::run(scene, Fate::Moved))),
+    ("moving_borders: borders move, and nobody notices", |scene| Box::pin(moving_borders::run(scene))),
     ("lost_folder: a replica that lost its folder is replaced", |scene| Box::pin(lost_folder::run(scene))),
     ("lost_parts: a node that lost its store, its checkpoints or its log is rebuilt or rejoins", |scene| {
         Box::pin(lost_parts::run(scene))

@@ -377,11 +377,14 @@ impl<G: Game> Region<G> {
         self.world.state.borders.ghosts.are_lively()
     }
 
-    /// Whether it has something to do by itself: messages that wait, places that the directory was not told, somebody beyond a border, what was set aside.
+    /// Whether it has something to do by itself: messages that wait, places that the directory was not told, what was set aside, life beyond
+    /// a border, somebody whom a border that moved has left far behind.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         let state = &self.world.state;
-        !state.channels.is_idle() || !state.locations.is_empty() || !state.set_aside.is_empty() || self.sees_life()
+        let is_far_out = |slot: &u32| state.bodies.get(*slot).is_some_and(|body| self.world.reach().is_far_out(body));
+        let waits = !state.channels.is_idle() || !state.locations.is_empty() || !state.set_aside.is_empty();
+        waits || self.sees_life() || self.world.outside().iter().any(is_far_out)
     }
 
     /// When the region is to be woken, while it sleeps.

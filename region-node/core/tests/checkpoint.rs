@@ -39,7 +39,7 @@ fn rich() -> Region<Arena> {
         from_group: 99,
         seq: 1,
         cut: 4,
-        map_epoch: 2,
+        map_epoch: 1,
         body: Some(channel_message::Body::Handoff(handoff)),
     });
     script.walk(1, [0.0, 1.0]);

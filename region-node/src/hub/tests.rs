@@ -23,7 +23,7 @@ impl ViewSource for Place {
 }
 
 fn stamp(tick: u64) -> Stamp {
-    Stamp { tick: Tick(tick), index: LogIndex(tick), server_ms: tick * 50, time_rate: 100, next_in: None }
+    Stamp { tick: Tick(tick), index: LogIndex(tick), server_ms: tick * 50, time_rate: 100, next_in: None, map_epoch: MapEpoch(3) }
 }
 
 fn hub() -> Hub {

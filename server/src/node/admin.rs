@@ -8,8 +8,8 @@ use bytes::Bytes;
 use marchland_admin::{AdminBackend, Answer, MemberPages, MintedToken};
 use marchland_edge::Edge;
 use marchland_proto::cluster::{
-    GroupStatus as WireStatus, InspectReply, MoveOwnerReply, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
-    StatusReply, TakeCutReply,
+    ChangeMapReply, ChangeMapRequest, GroupStatus as WireStatus, InspectReply, MoveOwnerReply, SeedCharactersReply,
+    SeedCharactersRequest, SkipEntryReply, StatusReply, TakeCutReply,
 };
 use marchland_proto::codes::Code;
 use marchland_proto::storage::{Cut, RegionEntry, region_entry};
@@ -305,6 +305,20 @@ impl<C: Clock> AdminBackend for NodeAdmin<C> {
             match (group.kind(), &groups.template) {
                 (Some(GroupKind::Vault), Err(reason)) => refuse(Code::Refused, reason.clone()),
                 (_, template) => keyed.seed(request, template.clone().unwrap_or_default()).await,
+            }
+        })
+    }
+
+    fn change_map(&self, request: ChangeMapRequest) -> Answer<'_, ChangeMapReply> {
+        Box::pin(async move {
+            let refuse = |code: Code, reason: String| ChangeMapReply { code: code as u32, reason, ..ChangeMapReply::default() };
+            let group = GroupId(request.group);
+            if group.kind() != Some(GroupKind::Directory) {
+                return refuse(Code::Refused, format!("{group} is not a directory and has no map"));
+            }
+            match self.keyed(group) {
+                Some(keyed) => keyed.change_map(request).await,
+                None => refuse(Code::NotLeader, format!("no replica of {group} is here")),
             }
         })
     }

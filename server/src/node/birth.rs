@@ -12,6 +12,7 @@
 //! the folder was started anew              → never the first: there was a world
 //! ```
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -169,6 +170,13 @@ pub(super) async fn stand_down(registry: Registry, own: ReplicaId, fatal: watch:
     }
 }
 
+/// Whether a world has other groups than a node is configured for. Its borders may have moved since it was made.
+fn is_of_another_map(world: &DirectoryGenesis, configured: &DirectoryGenesis) -> bool {
+    let groups = |of: &DirectoryGenesis| of.map.iter().map(|region| region.group).collect::<BTreeSet<_>>();
+    let has_moved = world.map_epoch > configured.map_epoch;
+    (world.map != configured.map && !has_moved) || groups(world) != groups(configured)
+}
+
 /// Makes the world, if this replica leads a directory that has none. Ends when the world is there. A node that is configured for
 /// another map than the world was made with would open other groups than the rest, and stops.
 pub(super) async fn found<K: KeyedStore, C: Clock>(
@@ -183,7 +191,7 @@ pub(super) async fn found<K: KeyedStore, C: Clock>(
             return;
         }
         match service.view().world().await {
-            Ok(Some(world)) if world.map_epoch == genesis.map_epoch && world.map != genesis.map => {
+            Ok(Some(world)) if is_of_another_map(&world, &genesis) => {
                 let (has, told) = (world.map.len(), genesis.map.len());
                 fatal.send_replace(Some(format!(
                     "the world was made with another map ({has} regions) than this node is configured for ({told}): see world.grid and world.ground"

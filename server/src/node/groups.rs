@@ -37,8 +37,6 @@ use crate::served::Served;
 const OPENED_AT_ONCE: usize = 16;
 /// Vaults of a new world.
 const VAULTS: u32 = 4;
-/// Regions know their neighbours within this, in metres: further than an entity stays with its region, or is shown across a border.
-const NEIGHBOURS_WITHIN_M: f32 = 64.0;
 
 /// Every group of the world is on the same nodes, this one among them: its own replica knows best who leads.
 pub(super) struct Members {
@@ -261,7 +259,6 @@ impl WorldMap {
 
     /// What a region of a new world is made from. It knows itself, and its neighbours.
     fn genesis<G: Game>(&self, settings: &NodeSettings, served: &Served<G>, region: &MapRegion) -> Genesis {
-        let near = self.regions.neighbours(region.region, NEIGHBOURS_WITHIN_M);
         Genesis {
             world: settings.world.0,
             region: region.region.0,
@@ -269,14 +266,9 @@ impl WorldMap {
             rules_version: served.game.rules_version(),
             content_hash: served.game.content_hash(),
             parameters: served.parameters.clone(),
-            map: std::iter::once(region).chain(near).map(neighbour).collect(),
+            map: self.regions.told_to(region.region, None),
             map_epoch: self.regions.epoch().0,
             vaults: VAULTS,
         }
     }
-}
-
-fn neighbour(region: &MapRegion) -> Neighbour {
-    let ([min_x, min_z], [max_x, max_z]) = (region.min_m, region.max_m);
-    Neighbour { region: region.region.0, group: region.group.0, min_x, min_z, max_x, max_z }
 }

@@ -48,7 +48,7 @@ pub use directory::{REQUESTS_KEPT, SEED_COUNT_MAX, SIGN_IN_CHANNEL_MESSAGES_MAX,
 pub use group::inbox::SET_ASIDE_MAX;
 pub use group::{ApplyFault, Stop, Transition};
 pub use keys::{BadKey, Key, RequestDigest};
-pub use map::{BadMap, MapRegion, RegionMap, grid};
+pub use map::{BadChange, BadMap, MapRegion, NEIGHBOURS_WITHIN_M, RegionMap, grid};
 pub use names::{BadName, FOLDED_NAME_MAX_BYTES, Name};
 pub use realm::{WORLD_NODES_MAX, apply_realm, encode_realm_entry};
 pub use records::{KEYED_FORMAT, record_hash};

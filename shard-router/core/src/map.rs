@@ -5,13 +5,19 @@
 //! thousands of regions.
 
 mod buckets;
+mod cover;
 mod overlap;
 
 use marchland_proto::storage::Neighbour;
 use marchland_types::{CharacterId, GroupId, GroupKind, MapEpoch, RegionId, WorldId};
 
 use self::buckets::Buckets;
+use self::cover::uncovered;
 use self::overlap::find_overlap;
+
+/// A region knows those whose ground is no farther from its own, in metres: further than an entity stays with its region, or is shown
+/// across a border.
+pub const NEIGHBOURS_WITHIN_M: f32 = 64.0;
 
 /// One region of a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +30,15 @@ pub struct MapRegion {
     pub min_m: [f32; 2],
     /// Its east and south edges, in metres; exclusive.
     pub max_m: [f32; 2],
+}
+
+impl MapRegion {
+    /// As it stands in records and messages.
+    #[must_use]
+    pub fn record(&self) -> Neighbour {
+        let ([min_x, min_z], [max_x, max_z]) = (self.min_m, self.max_m);
+        Neighbour { region: self.region.0, group: self.group.0, min_x, min_z, max_x, max_z }
+    }
 }
 
 /// A world's ground at one map epoch. Regions are in the order of their ids.
@@ -80,6 +95,30 @@ pub enum BadMap {
     /// Ground that would belong to two regions.
     #[error("regions {0} and {1} overlap")]
     Overlap(RegionId, RegionId),
+}
+
+/// Why a map can not come after another one.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum BadChange {
+    /// Somebody else changed the map meanwhile, or the order is from another time.
+    #[error("the map in force has epoch {in_force}, the new one {found}: one more is expected")]
+    Epoch {
+        /// Of the new map.
+        found: MapEpoch,
+        /// Of the map in force.
+        in_force: MapEpoch,
+    },
+    /// A region or its group is missing, or new.
+    #[error("the new map has other regions than the world")]
+    OtherRegions,
+    /// Ground would belong to nobody, or the world would grow.
+    #[error("the new map is of other ground: {x_m} m east, {z_m} m south is on one of the maps and not on the other")]
+    OtherGround {
+        /// East, in metres.
+        x_m: f32,
+        /// South, in metres.
+        z_m: f32,
+    },
 }
 
 impl RegionMap {
@@ -139,7 +178,11 @@ impl RegionMap {
     /// are 0 m apart. None for a region that is not on the map.
     #[must_use]
     pub fn neighbours(&self, region: RegionId, within_m: f32) -> Vec<&MapRegion> {
-        let Some(own) = self.region(region) else { return Vec::new() };
+        self.region(region).map_or_else(Vec::new, |own| self.near(own, within_m))
+    }
+
+    /// Regions of this map that are near the ground of `own`, which may be of another one.
+    fn near(&self, own: &MapRegion, within_m: f32) -> Vec<&MapRegion> {
         let low = own.min_m.map(|v| v - within_m);
         let high = own.max_m.map(|v| v + within_m);
         let gap = |other: &MapRegion, axis: usize| {
@@ -150,7 +193,37 @@ impl RegionMap {
         let mut found: Vec<u32> = self.buckets.between(low, high).collect();
         found.sort_unstable();
         found.dedup();
-        found.into_iter().map(|at| &self.regions[at as usize]).filter(|r| r.region != region).filter(near).collect()
+        found.into_iter().map(|at| &self.regions[at as usize]).filter(|r| r.region != own.region).filter(near).collect()
+    }
+
+    /// What a region is told of the map: itself first, and whatever is near. With the map that was in force before, also what is near the
+    /// ground that it had: somebody may still stand there. Empty for a region that is not on the map.
+    #[must_use]
+    pub fn told_to(&self, region: RegionId, former: Option<&Self>) -> Vec<Neighbour> {
+        let Some(own) = self.region(region) else { return Vec::new() };
+        let mut near = self.near(own, NEIGHBOURS_WITHIN_M);
+        if let Some(had) = former.and_then(|former| former.region(region)) {
+            near.extend(self.near(had, NEIGHBOURS_WITHIN_M));
+            near.sort_unstable_by_key(|r| r.region);
+            near.dedup_by_key(|r| r.region);
+        }
+        std::iter::once(own).chain(near).map(MapRegion::record).collect()
+    }
+
+    /// Checks that a map may come after this one: its epoch is the next, and the same regions share out the same ground.
+    pub fn may_become(&self, next: &Self) -> Result<(), BadChange> {
+        if next.epoch.0 != self.epoch.0.wrapping_add(1) {
+            return Err(BadChange::Epoch { found: next.epoch, in_force: self.epoch });
+        }
+        let id = |r: &MapRegion| (r.region, r.group);
+        let (had, has) = (self.regions.iter().map(id), next.regions.iter().map(id));
+        if !had.eq(has) {
+            return Err(BadChange::OtherRegions);
+        }
+        match uncovered(self, next).or_else(|| uncovered(next, self)) {
+            Some([x_m, z_m]) => Err(BadChange::OtherGround { x_m, z_m }),
+            None => Ok(()),
+        }
     }
 
     /// The region with this id.
@@ -210,6 +283,82 @@ mod tests {
     }
 
     #[test]
+    fn a_map_may_become_one_of_the_same_regions_on_the_same_ground() {
+        let cells = grid(WORLD, [[0.0, 0.0], [30.0, 20.0]], 3, 2);
+        let map = parse(&cells).unwrap();
+        let next = |list: &[Neighbour]| RegionMap::parse(WORLD, MapEpoch(2), list).unwrap();
+        // The border between 1 and 2 moves, along its whole length.
+        let mut moved = cells.clone();
+        (moved[0].max_x, moved[1].min_x) = (14.5, 14.5);
+        assert_eq!(map.may_become(&next(&moved)), Ok(()));
+        // Regions may be of any shape, as long as together they are what they were: 1 takes the north of 2 and 3, these share the rest.
+        let mut odd = cells.clone();
+        (odd[0].max_x, odd[0].max_z) = (30.0, 3.0);
+        (odd[1].min_x, odd[1].min_z) = (0.0, 3.0);
+        odd[2].min_z = 3.0;
+        assert_eq!(map.may_become(&next(&odd)), Ok(()));
+        assert_eq!(map.may_become(&map), Err(BadChange::Epoch { found: MapEpoch(1), in_force: MapEpoch(1) }));
+        assert_eq!(map.may_become(&next(&cells[..5])), Err(BadChange::OtherRegions));
+        let mut other = moved.clone();
+        other[5].group = GroupId::region(WORLD, RegionId(9)).0;
+        assert_eq!(map.may_become(&next(&other)), Err(BadChange::OtherRegions));
+        let (mut gap, mut wide) = (moved.clone(), moved.clone());
+        gap[1].min_x = 15.0;
+        assert_eq!(map.may_become(&next(&gap)), Err(BadChange::OtherGround { x_m: 14.5, z_m: 0.0 }));
+        wide[5].max_z = 20.001;
+        assert_eq!(map.may_become(&next(&wide)), Err(BadChange::OtherGround { x_m: 20.0, z_m: 20.0 }));
+    }
+
+    #[test]
+    fn a_region_is_told_what_is_near_its_ground_as_it_was_and_as_it_is() {
+        let map = parse(&grid(WORLD, [[0.0, 0.0], [1000.0, 100.0]], 10, 1)).unwrap();
+        let told =
+            |map: &RegionMap, former, region| map.told_to(RegionId(region), former).iter().map(|n| n.region).collect::<Vec<_>>();
+        assert_eq!((told(&map, None, 5), told(&map, None, 99)), (vec![5, 4, 6], vec![]));
+        // 5 ends 110 m west of 7, which begins 40 m east of where 5 ended.
+        let mut list: Vec<Neighbour> = map.regions().iter().map(MapRegion::record).collect();
+        (list[4].max_x, list[5].min_x) = (430.0, 430.0);
+        (list[5].max_x, list[6].min_x) = (540.0, 540.0);
+        let next = RegionMap::parse(WORLD, MapEpoch(2), &list).unwrap();
+        assert_eq!(map.may_become(&next), Ok(()));
+        assert_eq!((told(&next, None, 5), told(&next, Some(&map), 5)), (vec![5, 4, 6], vec![5, 4, 6, 7]));
+        assert_eq!(told(&next, Some(&map), 7), [7, 6, 8]);
+        assert_eq!(told(&next, Some(&map), 6), [6, 4, 5, 7]);
+        assert_eq!(told(&next, Some(&map), 1), [1, 2]);
+    }
+
+    proptest! {
+        #[test]
+        fn cover_is_told_as_trying_every_place_tells_it(
+            edges in prop::collection::btree_set(1u8..30, 2..6), cuts in prop::collection::vec(0u8..30, 8),
+        ) {
+            // Columns with borders at `edges`, each cut in two at one of `cuts`; then one rectangle is made larger or smaller.
+            let xs: Vec<f32> = [0].into_iter().chain(edges).chain([30]).map(f32::from).collect();
+            let mut list = Vec::new();
+            for (at, x) in xs.windows(2).enumerate() {
+                let cut = f32::from(cuts[at].clamp(1, 29));
+                for (low, high) in [(0.0, cut), (cut, 30.0)] {
+                    let region = list.len() as u32 + 1;
+                    let group = GroupId::region(WORLD, RegionId(region)).0;
+                    list.push(Neighbour { region, group, min_x: x[0], max_x: x[1], min_z: low, max_z: high });
+                }
+            }
+            let whole = grid(WORLD, [[0.0, 0.0], [30.0, 30.0]], 1, list.len() as u32);
+            let map = parse(&whole).unwrap();
+            let next = |list: &[Neighbour]| RegionMap::parse(WORLD, MapEpoch(2), list);
+            prop_assert_eq!(map.may_become(&next(&list).unwrap()), Ok(()));
+            let at = usize::from(cuts[7]) % list.len();
+            list[at].max_x -= 0.5;
+            if let Ok(smaller) = next(&list) {
+                let held = |m: &RegionMap| (0..60 * 60).filter(|i| m.at((i % 60) as f32 / 2.0, (i / 60) as f32 / 2.0).is_some()).count();
+                prop_assert!(held(&smaller) < held(&map));
+                let refused = matches!(map.may_become(&smaller), Err(BadChange::OtherGround { .. }));
+                prop_assert!(refused);
+            }
+        }
+    }
+
+    #[test]
     fn a_grid_is_numbered_row_by_row_and_its_edges_are_shared() {
         let cells = grid(WORLD, [[-3.0, 1.0], [7.3, 2.0]], 3, 2);
         assert_eq!(cells.iter().map(|n| n.region).collect::<Vec<_>>(), [1, 2, 3, 4, 5, 6]);
@@ -217,6 +366,7 @@ mod tests {
         assert_eq!((cells[1].min_x, cells[1].max_x), (cells[0].max_x, cells[2].min_x));
         assert_eq!((cells[3].min_z, cells[3].min_x), (cells[0].max_z, cells[0].min_x));
         let map = parse(&cells).unwrap();
+        assert_eq!(map.regions().iter().map(MapRegion::record).collect::<Vec<_>>(), cells);
         assert_eq!(map.of_group(GroupId::region(WORLD, RegionId(4))).unwrap().region, RegionId(4));
         assert_eq!(grid(WORLD, [[0.0, 0.0], [8.0, 8.0]], 1, 1), [square(1, 0.0, 0.0, 8.0)]);
     }

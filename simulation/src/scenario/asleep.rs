@@ -40,6 +40,7 @@ const VARIATION: Variation = Variation {
     players_rush: 0.3,
     players_away_max: Duration::from_secs(6),
     verified: false,
+    borders_move: 0.0,
     lying_disks: false,
     one_goes_wrong: false,
     one_goes_for_good: 0.3,

@@ -1,4 +1,5 @@
-//! A world of four regions around one corner, and players who cross its borders all the time while machines and network fail.
+//! A world of four regions around one corner, and players who cross its borders all the time while machines and network fail. In half of
+//! the seeds the borders move as well.
 //!
 //! At the last cut, which goes through all regions, every character and every item is in one place: a region, or a message between two
 //! of them.
@@ -40,6 +41,7 @@ const VARIATION: Variation = Variation {
     players_rush: 0.2,
     players_away_max: AWAY_MAX,
     verified: false,
+    borders_move: 0.5,
     lying_disks: false,
     one_goes_wrong: false,
     one_goes_for_good: 0.0,
@@ -51,7 +53,8 @@ fn expects() -> Vec<Expected> {
     let expected = |name: &str, after_seeds| Expected { name: name.to_owned(), after_seeds };
     let faults = Fault::KINDS.iter().map(|kind| expected(kind, 500));
     let points = BORDER_POINTS.iter().map(|point| expected(point.name, 500));
-    let often = ["borders crossed", "goodbyes", "resumed sessions", "resumed through another edge", "items gathered"];
+    let often =
+        ["borders crossed", "goodbyes", "resumed sessions", "resumed through another edge", "items gathered", "borders moved"];
     let owners = (1..=SHARDS).map(|n| expected(&format!("region owned by n{n}"), 50));
     faults.chain(points).chain(often.iter().map(|name| expected(name, 20))).chain(owners).collect()
 }

@@ -10,8 +10,8 @@ use futures::{SinkExt, StreamExt};
 use marchland_proto::cluster::admin_client::AdminClient;
 use marchland_proto::cluster::admin_server::{Admin, AdminServer};
 use marchland_proto::cluster::{
-    InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply, SeedCharactersRequest, SkipEntryReply,
-    SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
+    ChangeMapReply, ChangeMapRequest, InspectReply, InspectRequest, MoveOwnerReply, MoveOwnerRequest, SeedCharactersReply,
+    SeedCharactersRequest, SkipEntryReply, SkipEntryRequest, StatusReply, StatusRequest, TakeCutReply, TakeCutRequest,
 };
 use marchland_proto::net::{
     ClusterClient, ClusterSecurity, Listener, PeerIdentity, Role, Transport, cluster_channel, peer_of, serve_cluster,
@@ -133,6 +133,10 @@ impl Admin for Echo {
     }
 
     async fn seed_characters(&self, _request: Request<SeedCharactersRequest>) -> Result<Response<SeedCharactersReply>, Status> {
+        Err(Status::unimplemented("echo"))
+    }
+
+    async fn change_map(&self, _request: Request<ChangeMapRequest>) -> Result<Response<ChangeMapReply>, Status> {
         Err(Status::unimplemented("echo"))
     }
 

@@ -12,6 +12,7 @@ const VARIATION: Variation = Variation {
     players_rush: 0.0,
     players_away_max: AWAY_MAX,
     verified: false,
+    borders_move: 0.0,
     lying_disks: false,
     one_goes_wrong: false,
     one_goes_for_good: 0.0,

@@ -7,6 +7,9 @@
 //!                   │                   │ unless the game holds it, something       │
 //!                   │                   │ carries it, or nobody is there to take it │
 //! ```
+//!
+//! When the border itself moves, whoever stands beyond it goes in the same way, however far out that is, some each tick. Until then they stay
+//! where they are: the wall keeps them from going farther, and takes nobody back.
 
 use marchland_proto::storage::{GhostBatch, Neighbour};
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
@@ -68,12 +71,13 @@ impl<G: Game> Region<G> {
             if !has_to && !self.is_free_to_go(entity) {
                 continue;
             }
-            let to = self.ground_of(position).filter(|to| self.is_open(GroupId(to.group)));
+            let to = self.ground_of(position).or_else(|| self.way_to(position).filter(|_| has_to));
+            let to = to.filter(|to| self.is_open(GroupId(to.group)));
             let gone = left > 0 && to.is_some_and(|to| self.hand_off(slot, &to, effects));
             if gone {
                 left -= 1;
             } else if has_to {
-                self.pull_back(slot);
+                self.hold_back(slot);
             }
         }
     }
@@ -92,11 +96,30 @@ impl<G: Game> Region<G> {
         self.world.state.map.iter().filter(|n| n.region != own).find(holds).copied()
     }
 
-    /// Whoever is farther out than this region may have it, and can go nowhere, comes back to where its authority ends.
-    fn pull_back(&mut self, slot: u32) {
+    /// The neighbour that is nearest to a place which no known region has, if it is nearer than this one: it knows the way on.
+    fn way_to(&self, [x, _, z]: [f32; 3]) -> Option<Neighbour> {
+        let away = |n: &Neighbour| {
+            let by = |low: f32, high: f32, at: f32| f64::from((low - at).max(at - high).max(0.0));
+            by(n.min_x, n.max_x, x).hypot(by(n.min_z, n.max_z, z))
+        };
+        let own = self.world.region().0;
+        let others = self.world.state.map.iter().filter(|n| n.region != own);
+        let nearest = others.min_by(|a, b| away(a).total_cmp(&away(b)))?;
+        let here = self.world.state.map.iter().find(|n| n.region == own)?;
+        (away(nearest) < away(here)).then_some(*nearest)
+    }
+
+    /// Whoever went farther out than this region may have it, and can go nowhere, comes back to where its authority ends. Whom a border left
+    /// behind farther out stays there, and goes no farther.
+    fn hold_back(&mut self, slot: u32) {
         let Some(mut body) = self.world.state.bodies.get(slot).copied() else { return };
-        let [x, z] = self.world.reach().nearest([body.position[0], body.position[2]]);
-        let at = [x, body.position[1], z];
+        let [x, height, z] = body.position;
+        let was = self.world.body_before(slot).map_or(body.position, |was| was.position);
+        let held = self.world.reach().nearest([was[0], was[2]], [x, z]);
+        if held == [x, z] || was == body.position {
+            return;
+        }
+        let at = [held[0], height, held[1]];
         body.position = self.ground.as_ref().map_or(at, |ground| free_place(&**ground, at));
         body.velocity = [0.0; 3];
         body.discontinuity = body.discontinuity.wrapping_add(1);

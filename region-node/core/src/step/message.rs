@@ -40,6 +40,13 @@ impl<G: Game> Region<G> {
         !inbox.finished
     }
 
+    /// Whether a message was sent by a map that is known here. One that was sent by a newer one is not taken, and comes again: it may be about
+    /// ground that this region does not know to be its own.
+    pub(crate) fn knows_map_of(&self, message: &ChannelMessage) -> bool {
+        let tells_map = matches!(message.body, Some(Body::MapChange(_)));
+        tells_map || MapEpoch(message.map_epoch) <= self.world.state.core.map_epoch
+    }
+
     /// Whether what follows from a message can be done. If not, it is not taken, and comes again.
     fn can_settle(&self, message: &ChannelMessage) -> bool {
         let answers = match &message.body {
@@ -52,7 +59,7 @@ impl<G: Game> Region<G> {
     }
 
     pub(crate) fn take_message(&mut self, index: LogIndex, message: &ChannelMessage, effects: &mut Effects<G>) {
-        if !self.can_settle(message) || !self.receive(message, effects) {
+        if !self.knows_map_of(message) || !self.can_settle(message) || !self.receive(message, effects) {
             return;
         }
         let from = GroupId(message.from_group);

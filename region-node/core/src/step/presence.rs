@@ -205,10 +205,8 @@ impl<G: Game> Region<G> {
             }
             let (slot, entity) = ctx.world.put_record(&record).ok_or(())?;
             let view = ctx.world.at_slot(slot).ok_or(())?;
-            // Of a world that was cut otherwise since, or from elsewhere: it comes to where this region may have it.
-            let [at_x, height, at_z] = view.body.position;
-            let [x, z] = ctx.world.reach().nearest([at_x, at_z]);
-            let position = free_place(ctx.ground(), [x, height, z]);
+            // If borders have moved since, or it comes from elsewhere, it may stand on another region's ground, and goes there from here.
+            let position = free_place(ctx.ground(), view.body.position);
             let discontinuity = view.body.discontinuity.wrapping_add(1);
             let body = Body { position, velocity: [0.0; 3], discontinuity, ..*view.body };
             ctx.world.put_body(slot, Some(body));

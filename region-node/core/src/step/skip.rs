@@ -105,6 +105,9 @@ impl<G: Game> Region<G> {
     }
 
     fn skip_message(&mut self, index: LogIndex, message: &ChannelMessage, skipped: &mut SkippedEntry, effects: &mut Effects<G>) {
+        if !self.knows_map_of(message) {
+            return;
+        }
         match &message.body {
             Some(Body::Admit(_) | Body::Game(_) | Body::Moved(_)) => {
                 if self.receive(message, effects) {

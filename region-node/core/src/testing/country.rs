@@ -127,6 +127,16 @@ impl<G: Game> Country<G> {
         part.next.messages.push(ChannelMessage { from_group, seq: part.told, cut: 0, map_epoch: 1, body: Some(body) });
     }
 
+    /// From here on everybody is shown by this map; a region goes by it when it is told so.
+    pub fn draw_map(&mut self, map: Vec<Neighbour>) {
+        self.map = map;
+    }
+
+    /// The map by which everybody is shown.
+    pub fn map(&self) -> &[Neighbour] {
+        &self.map
+    }
+
     /// A character enters a region, with a client.
     pub fn enter(&mut self, number: u32, character: u64, name: &str) {
         let client = self.clients.entry(character).or_default();

@@ -291,6 +291,14 @@ impl World {
         (&mut self.bodies_before, &mut self.identities_before)
     }
 
+    /// A body as it was when the tick began; `None` for what was not there.
+    pub(crate) fn body_before(&self, slot: u32) -> Option<Body> {
+        if !self.state.bodies.is_dirty(slot) {
+            return self.state.bodies.get(slot).copied();
+        }
+        self.bodies_before.iter().find(|(at, _)| *at == slot).and_then(|(_, before)| *before)
+    }
+
     /// Ends a tick: sums are brought up to date and freed slots may be used again.
     pub(crate) fn settle(&mut self) {
         debug_assert!(self.journal.is_none(), "a handler is still running");

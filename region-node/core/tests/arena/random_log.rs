@@ -112,7 +112,13 @@ fn write(script: &mut Script, event: Event) {
         }
         Event::RawMessage(from, seq, cut, kind) => {
             let body = message_body(kind, u64::from(kind));
-            script.pending().messages.push(ChannelMessage { from_group: group(from), seq, cut, map_epoch: 9, body });
+            script.pending().messages.push(ChannelMessage {
+                from_group: group(from),
+                seq,
+                cut,
+                map_epoch: u64::from(kind % 3),
+                body,
+            });
         }
         Event::Told(kind, character) => {
             // The directory never says Fin here, or nobody would come any more.

@@ -39,7 +39,10 @@ pub(super) fn handle(txn: &mut Txn<'_>, mut genesis: DirectoryGenesis) -> Result
     let plans = std::mem::take(&mut genesis.plans);
     txn.want(plans.iter().map(|plan| Key::Plan(GroupId(plan.group))))?;
     if let Some(existing) = txn.world()? {
-        if existing != genesis {
+        // The map may be another one by now.
+        let began = DirectoryGenesis { map_epoch: existing.map_epoch, map: existing.map.clone(), ..genesis.clone() };
+        let has_moved = existing.map_epoch > genesis.map_epoch;
+        if existing != genesis && !(has_moved && existing == began) {
             return refuse(Code::Refused, format!("world {:?} has begun already, with other parameters", existing.name));
         }
     } else {

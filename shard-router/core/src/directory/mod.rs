@@ -1,5 +1,6 @@
 //! The directory's transition function: one file a kind of entry.
 
+mod borders;
 mod genesis;
 mod message;
 mod node;
@@ -70,6 +71,7 @@ fn handle(txn: &mut Txn<'_>, body: Option<Body>) -> Result<DirectoryAnswer, Halt
         Some(Body::Ack(ack)) => acked(txn, ack),
         Some(Body::Cut(cut)) => cut_ordered(txn, cut),
         Some(Body::Seed(seed)) => seed::handle(txn, &seed),
+        Some(Body::Map(order)) => borders::handle(txn, order),
         None => refuse(Code::Malformed, "no body"),
     }
 }

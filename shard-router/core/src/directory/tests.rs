@@ -5,7 +5,7 @@ use marchland_proto::storage::channel_message::Body as Message;
 use marchland_proto::storage::directory_entry::Body;
 use marchland_proto::storage::{
     Admit, ChannelMessage, ChannelMessages, CharacterSeed, Cut, DirectoryAnswer, DirectoryCharacter, DirectoryCut,
-    DirectoryEntry, DirectoryGenesis, EntityHandoff, Fin, GroupPlan, LocationUpdate, Moved,
+    DirectoryEntry, DirectoryGenesis, EntityHandoff, Fin, GroupPlan, LocationUpdate, MapOrder, Moved, Neighbour,
 };
 use marchland_types::limits::CHANNEL_MESSAGES_MAX;
 use marchland_types::{CharacterId, CutNumber, GroupId, LogIndex, NodeId, ReplicaId, vault_of};
@@ -670,4 +670,66 @@ proptest! {
         entry[at] ^= by;
         let _ = apply(&d.records, LogIndex(1), &entry);
     }
+}
+
+#[test]
+fn borders_move_for_every_region_in_one_entry() {
+    let mut directory = Directory::begun(4);
+    let told = |directory: &Directory, n: u32| -> Vec<(u64, u64, Vec<u32>)> {
+        let change = |message: ChannelMessage| match message.body {
+            Some(Message::MapChange(change)) => {
+                Some((message.map_epoch, change.map_epoch, change.map.iter().map(|n| n.region).collect()))
+            }
+            _ => None,
+        };
+        directory.posted(region(n)).into_iter().filter_map(change).collect()
+    };
+    let mut map = genesis(4).map;
+    let order = |map_epoch, map: &[Neighbour]| Body::Map(MapOrder { map_epoch, map: map.to_vec() });
+    (map[0].max_x, map[1].min_x) = (230.0, 230.0);
+    let rounds = directory.rounds_max;
+    let answer = directory.apply(order(2, &map));
+    assert_eq!((answer.code, answer.map_epoch), (0, 2), "{}", answer.reason);
+    assert!(directory.rounds_max <= rounds.max(3), "records are asked for at once");
+    assert_eq!(told(&directory, 1), [(2, 2, vec![1, 2])]);
+    assert_eq!(told(&directory, 2), [(2, 2, vec![2, 1, 3])]);
+    assert_eq!(told(&directory, 4), [(2, 2, vec![4, 3])], "also who is far away");
+    // Again: nothing. What comes late, or is no map of this world: refused, with the epoch in force.
+    let again = directory.apply(order(2, &map));
+    assert_eq!((again.code, again.map_epoch, told(&directory, 1).len()), (0, 2, 1));
+    for bad in [order(2, &genesis(4).map), order(4, &map), order(3, &map[..3]), order(3, &[])] {
+        let refused = directory.apply(bad);
+        assert_eq!((code(&refused), refused.map_epoch), (Code::Refused, 2), "{}", refused.reason);
+    }
+    (map[0].max_x, map[1].min_x) = (150.0, 150.0);
+    assert_eq!(directory.apply(order(3, &map)).map_epoch, 3);
+    assert_eq!(told(&directory, 1).iter().map(|change| change.1).collect::<Vec<_>>(), [2, 3]);
+    // The world is the one that was made, whatever became of its borders; and what it sends goes by the newest map.
+    assert_eq!(directory.apply(Body::Genesis(genesis(4))), DirectoryAnswer::default());
+    let other = DirectoryGenesis { name: "other".into(), ..genesis(4) };
+    assert_eq!(code(&directory.apply(Body::Genesis(other))), Code::Refused);
+    directory.sign_in("ann", "Ann", 1);
+    let admit = directory.posted(region(1)).pop().unwrap();
+    assert!(matches!(admit.body, Some(Message::Admit(_))));
+    assert_eq!(admit.map_epoch, 3);
+    directory.check();
+}
+
+#[test]
+fn borders_stay_when_a_region_can_not_be_told() {
+    let mut directory = Directory::begun(2);
+    let mut map = genesis(2).map;
+    for turn in 0..=CHANNEL_MESSAGES_MAX as u64 {
+        let border = 150.0 + (turn % 2) as f32;
+        (map[0].max_x, map[1].min_x) = (border, border);
+        let answer = directory.apply(Body::Map(MapOrder { map_epoch: turn + 2, map: map.clone() }));
+        let is_full = turn == CHANNEL_MESSAGES_MAX as u64;
+        assert_eq!(code(&answer), if is_full { Code::Unavailable } else { Code::Ok });
+    }
+    assert_eq!(directory.posted(region(2)).len(), CHANNEL_MESSAGES_MAX);
+    directory.ack(region(1), 1);
+    directory.ack(region(2), 1);
+    let answer = directory.apply(Body::Map(MapOrder { map_epoch: CHANNEL_MESSAGES_MAX as u64 + 2, map }));
+    assert_eq!((code(&answer), answer.map_epoch), (Code::Ok, CHANNEL_MESSAGES_MAX as u64 + 2));
+    directory.check();
 }

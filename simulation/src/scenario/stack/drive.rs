@@ -86,11 +86,11 @@ pub(super) fn drive(
         notes.rests.set(true);
     }
     stage.operator_rests.set(true);
-    let answered = || notes.iter().all(|n| n.unacked.get() == 0) && !stage.verifying.get();
+    let answered = || notes.iter().all(|n| n.unacked.get() == 0) && !stage.operating.get();
     until(world, CONCLUDE_WITHIN_MS, answered, || {
         let unacked: Vec<usize> = notes.iter().map(|n| n.unacked.get()).collect();
-        let verifying = if stage.verifying.get() { ", and the operator for an answer," } else { "" };
-        Violation::new("commands-answered", format!("{unacked:?} commands wait{verifying} although it has long been quiet"))
+        let operating = if stage.operating.get() { ", and the operator for an answer," } else { "" };
+        Violation::new("commands-answered", format!("{unacked:?} commands wait{operating} although it has long been quiet"))
     })?;
     if let Some(name) = &gone {
         for_good::bring_back(world, name)?;

@@ -52,6 +52,9 @@ pub(super) struct Variation {
     pub(super) players_away_max: Duration,
     /// An operator verifies the world now and then: machine `admin`.
     pub(super) verified: bool,
+    /// In this share of the seeds, an operator moves the borders between the regions now and then: machine `admin`. Of four regions, where
+    /// nobody verifies.
+    pub(super) borders_move: f64,
     /// Disks say that they have synced, and have not.
     pub(super) lying_disks: bool,
     /// At some moment a replica's state becomes another than that of the others. They need not be equal then, but at the end.
@@ -74,6 +77,7 @@ impl Variation {
         players_rush: 0.0,
         players_away_max: AWAY_MAX,
         verified: false,
+        borders_move: 0.0,
         lying_disks: false,
         one_goes_wrong: false,
         one_goes_for_good: 0.0,
@@ -148,6 +152,10 @@ pub(super) fn run_game<S: Studio>(seed: Seed, plan: Plan, outcome: &mut Outcome,
         let (stage, random) = (stage.clone(), seed.stream("operator"));
         world.add("admin", move |boot| operator::verify_now_and_then(boot, stage.clone(), random.clone()));
     }
+    if seed.stream("surveyor").random_bool(variation.borders_move) {
+        let (stage, random) = (stage.clone(), seed.stream("survey"));
+        world.add("admin", move |boot| operator::move_borders_now_and_then(boot, stage.clone(), random.clone()));
+    }
     for name in world.site() {
         let disk = world.hardware(&name).disk;
         trace::world(&format!("disk of {name}"), format_args!("a sync takes {} us", disk.latency().as_micros()));
@@ -181,6 +189,8 @@ fn tell_what_happened(world: &World, stage: &Stage, notes: &[Rc<Notes>], outcome
         ("regions that woke", stage.woke.get()),
         ("folders that were replaced", stage.replaced.get()),
         ("nodes that went for good", stage.gone.get()),
+        ("borders moved", stage.moved.get()),
+        ("borders could not be moved", stage.unmoved.get()),
         ("verified", stage.verified.get()),
         ("could not be verified", stage.unverified.get()),
     ] {

@@ -76,11 +76,15 @@ pub(super) struct Stage {
     /// The operator begins no more.
     pub(super) operator_rests: Cell<bool>,
     /// The operator waits for an answer.
-    pub(super) verifying: Cell<bool>,
+    pub(super) operating: Cell<bool>,
     /// Answers that the operator got.
     pub(super) verified: Cell<u64>,
     /// Attempts without an answer.
     pub(super) unverified: Cell<u64>,
+    /// How often the operator moved borders.
+    pub(super) moved: Cell<u64>,
+    /// Attempts that came to nothing, or to nobody knows what.
+    pub(super) unmoved: Cell<u64>,
 }
 
 /// The edge-only node of this number, from 1.

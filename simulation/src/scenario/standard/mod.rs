@@ -36,6 +36,7 @@ const VARIATION: Variation = Variation {
     players_rush: 0.3,
     players_away_max: AWAY_MAX,
     verified: true,
+    borders_move: 0.0,
     lying_disks: false,
     one_goes_wrong: false,
     one_goes_for_good: 0.0,
