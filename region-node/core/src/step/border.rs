@@ -32,13 +32,14 @@ const HANDOFFS_PER_TICK_MAX: usize = 128;
 const BORDER_MESSAGES_MAX: usize = CHANNEL_MESSAGES_MAX * 3 / 4;
 
 impl<G: Game> Region<G> {
-    /// Takes what a neighbour shows.
+    /// Takes what a neighbour shows. Whoever is none is not looked at: one may know already that a border has moved, and this region not yet.
     pub(crate) fn take_ghosts(&mut self, batch: &GhostBatch) {
         let from = GroupId(batch.from_group);
-        let known = self.world.state.map.iter().any(|neighbour| neighbour.group == from.0) && from != self.world.group();
+        if from == self.world.group() || !self.world.state.map.iter().any(|neighbour| neighbour.group == from.0) {
+            return;
+        }
         let now_ms = self.world.now_ms();
-        let shown = known.then(|| self.world.state.borders.ghosts.show(from, batch.tick, now_ms, &batch.ghosts));
-        if !matches!(shown, Some(Ok(()))) {
+        if self.world.state.borders.ghosts.show(from, batch.tick, now_ms, &batch.ghosts).is_err() {
             self.world.state.core.counters.messages_refused += 1;
         }
     }
