@@ -4,9 +4,7 @@
 //! barrier of the group it is linearizable, without one it may be old.
 
 use bytes::Bytes;
-use marchland_proto::storage::{
-    ChannelMessage, DirectoryApplied, DirectoryChannel, DirectoryChannelList, DirectoryCounters, DirectoryCut,
-};
+use marchland_proto::storage::{ChannelMessage, DirectoryApplied, DirectoryChannel, DirectoryCounters, DirectoryCut};
 use marchland_router_core::Key;
 use marchland_storage::keyed::{KeyedError, KeyedStore};
 use marchland_types::{CutNumber, GroupId};
@@ -91,11 +89,9 @@ impl<K: KeyedStore> Records<K> {
 
     /// The channels to and from all groups, in the order of ids.
     pub async fn channels(&self) -> Result<Vec<DirectoryChannel>, ReadError> {
-        let list: DirectoryChannelList = self.read(Key::Channels).await?.unwrap_or_default();
+        // By pages: there may be a thousand, and each single read is a turn of the store's thread.
         let mut channels = Vec::new();
-        for group in list.groups.into_iter().map(GroupId) {
-            channels.extend(self.channel(group).await?);
-        }
+        self.each(&Key::Channel(GroupId(0)), |_, channel| channels.push(channel)).await?;
         Ok(channels)
     }
 
