@@ -16,10 +16,9 @@ const PLAYERS: usize = 40;
 const CHANGED_WITHIN: Duration = Duration::from_secs(60);
 /// Between two changes. Whoever stands beyond goes over meanwhile.
 const REST: Duration = Duration::from_millis(2_000);
-/// The longest that anybody may wait while no node is away, in milliseconds: as long as for an owner that is replaced.
-const WAIT_MAX_MS: u64 = 2_000;
-/// How much longer that may be without optimisation.
-const PATIENCE_OF_A_TEST_BUILD: u64 = 3;
+/// The longest that anybody may wait while no node is away, in milliseconds: as for an owner that hands over, times three for a build for
+/// tests, times two for machines that do other work.
+const WAIT_MAX_MS: u64 = 1_200;
 /// How far a border moves, in metres: many stand farther behind it than a region may ever have somebody.
 const BY_M: f64 = 60.0;
 
@@ -42,9 +41,7 @@ pub async fn run(scene: &Scene) -> anyhow::Result<Outcome> {
     let acked = judge(&quiet)?;
     let wait_max = quiet["blackout_ms"]["max"].as_u64().context("no blackouts in the report")?;
     ensure!(quiet["disconnects"] == 0, "connections ended: {quiet}");
-    let released = std::env::var_os("MARCHLAND_BIN").is_some();
-    let wait_limit = if released { WAIT_MAX_MS } else { WAIT_MAX_MS * PATIENCE_OF_A_TEST_BUILD };
-    ensure!(wait_max <= wait_limit, "somebody waited for {wait_max} ms, at most {wait_limit} expected: {quiet}");
+    ensure!(wait_max <= WAIT_MAX_MS, "somebody waited for {wait_max} ms, at most {WAIT_MAX_MS} expected: {quiet}");
 
     let mut bots = start_bots(scene, &cluster, "cross", PLAYERS)?;
     all_here(&cluster, PLAYERS).await?;
